@@ -1,0 +1,64 @@
+"""The command line: parsing and printing only."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from softlabel._version import __version__
+from softlabel.cli._lists import Fetch, Ls
+from softlabel.cli._options import Session
+from softlabel.cli._output import ConsoleProgress
+from softlabel.cli._run import Evaluate, Report, Run
+from softlabel.cli._stages import Distill, Label, Teach, Train
+from softlabel.core import SoftlabelError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Teach, tyro.conf.subcommand("teach")]
+    | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[Label, tyro.conf.subcommand("label")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Ls, tyro.conf.subcommand("ls")]
+    | Annotated[Fetch, tyro.conf.subcommand("fetch")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 when the user can mend it, 130 when interrupted."""
+    words = tuple(sys.argv[1:] if argv is None else argv)
+    if words == ("--version",):
+        print(f"softlabel {__version__}")
+        return 0
+    progress = ConsoleProgress()
+    command: Any = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="softlabel",
+        description="Distil a labelled image dataset into a tiny training set whose labels do the work.",
+        args=list(words) or ["--help"],
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            command.run(Session(words, progress))
+    except SoftlabelError as error:
+        progress.close()
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        progress.close()
+        print("interrupted: finished work is kept; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

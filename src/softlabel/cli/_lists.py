@@ -1,0 +1,74 @@
+"""softlabel ls and fetch."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import tyro
+
+from softlabel.cli._options import Session
+from softlabel.cli._output import print_json, print_table
+from softlabel.core import UnknownNameError
+from softlabel.data import fetch_dataset, find_datasets
+from softlabel.distill import METHODS
+from softlabel.evaluation import PROTOCOLS
+from softlabel.losses import LOSSES
+from softlabel.models import MODELS
+from softlabel.recipes import RECIPES, find_recipe
+from softlabel.training import OPTIMIZERS, POLICIES, REGIMES, SCHEDULES
+
+Row = tuple[str, str]
+
+
+def _datasets() -> Iterable[Row]:
+    for found in find_datasets():
+        yield found.name, ". ".join(str(part) for part in (found.status, found.path, found.note) if part)
+
+
+KINDS: dict[str, Callable[[], Iterable[Row]]] = {
+    "recipes": lambda: ((name, find_recipe(name).summary) for name in RECIPES),
+    "datasets": _datasets,
+    "methods": lambda: ((name, method.summary) for name, method in METHODS.items()),
+    "losses": lambda: ((name, loss.summary) for name, loss in LOSSES.items()),
+    "protocols": lambda: ((name, protocol.source) for name, protocol in PROTOCOLS.items()),
+    "models": lambda: MODELS.items(),
+    "labels": lambda: REGIMES.items(),
+    "optimizers": lambda: OPTIMIZERS.items(),
+    "schedules": lambda: SCHEDULES.items(),
+    "views": lambda: ((name, ", ".join(type(op).__name__ for op in policy(2))) for name, policy in POLICIES.items()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ls:
+    """List what there is: recipes, datasets, methods, losses, protocols, models, labels, optimizers, schedules, views.
+
+    Example: softlabel ls datasets
+    """
+
+    kind: tyro.conf.Positional[str] = "recipes"
+    """What to list."""
+    json: bool = False
+    """Print JSON on stdout."""
+
+    def run(self, session: Session) -> None:
+        if self.kind not in KINDS:
+            raise UnknownNameError("list", self.kind, KINDS)
+        rows = list(KINDS[self.kind]())
+        if self.json:
+            print_json(dict(rows))
+        else:
+            print_table("", (self.kind, ""), rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Download a data set into the user cache and check its SHA-256. The only command that uses the network unasked.
+
+    Example: softlabel fetch fashion-mnist
+    """
+
+    name: tyro.conf.Positional[str]
+    """Name of the data set."""
+
+    def run(self, session: Session) -> None:
+        print(f"data: {fetch_dataset(self.name, progress=session.progress)}")

@@ -1,0 +1,128 @@
+"""What the command line shows: progress on stderr, one small table or JSON on stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from softlabel.core import human_bytes, human_seconds, plain
+from softlabel.evaluation import PlanLine
+from softlabel.training import Execution, peak_memory
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    sys.stdout.write(json.dumps(plain(value), indent=1) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> None:
+    """A table on stdout; the last `numbers` columns are right-aligned."""
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for position, column in enumerate(columns):
+        right = position >= len(columns) - numbers
+        table.add_column(column, justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        table.add_row(*(escape_markup(cell) for cell in row))
+    console = Console(file=sys.stdout)
+    # A pipe has no width of its own: give it room, so that no number is folded away.
+    console.width = console.width if console.is_terminal else 160
+    console.print(table)
+
+
+def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool) -> None:
+    """What would be done, with the forecast of time, memory and disk."""
+    seconds, disk = sum(line.seconds for line in lines), sum(line.disk_bytes for line in lines)
+    memory = peak_memory(execution)
+    if as_json:
+        print_json({"plan": lines, "seconds": seconds, "disk_bytes": disk, "memory_bytes": memory, "on": execution})
+        return
+    rows = [
+        (line.what, f"{line.done}/{line.total}", human_seconds(line.seconds), human_bytes(line.disk_bytes))
+        for line in lines
+    ]
+    print_table("Plan", ("part", "done", "time", "disk, at most"), rows, numbers=3)
+    print(
+        f"in all about {human_seconds(seconds)}, {human_bytes(disk)} of disk, {human_bytes(memory)} of memory, on "
+        f"{execution.device} in {execution.precision}"
+    )
+
+
+def escape_markup(text: str) -> str:
+    """Text that rich prints as it is."""
+    return text.replace("[", "\\[")
+
+
+PLAIN_SECONDS = 10.0
+
+
+class ConsoleProgress:
+    """Progress as bars in a terminal, as plain lines elsewhere; always on stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.stack: list[tuple[str, TaskID | None, int]] = []
+        self.done: list[int] = []
+        self.spoken = time.monotonic()
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+        )
+
+    def start(self, what: str, total: int) -> None:
+        """Work named `what` begins; it has `total` steps."""
+        if self.live and not self.stack:
+            self.bars.start()
+        task = self.bars.add_task(escape_markup(what), total=total, note="") if self.live else None
+        self.stack.append((what, task, total))
+        self.done.append(0)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """`steps` more are done; plain output says so at the end of a piece of work, and every few seconds."""
+        what, task, total = self.stack[-1]
+        self.done[-1] += steps
+        now = time.monotonic()
+        if task is not None:
+            self.bars.update(task, advance=steps, note=escape_markup(note))
+        elif steps and (now - self.spoken >= PLAIN_SECONDS or self.done[-1] == total):
+            self.spoken = now
+            indent = "  " * (len(self.stack) - 1)
+            self._line(f"{indent}{what}: {self.done[-1]}/{total}{', ' + note if note else ''}")
+
+    def finish(self, summary: str = "") -> None:
+        """The innermost work ended."""
+        _, task, _ = self.stack.pop()
+        self.done.pop()
+        if task is not None:
+            self.bars.remove_task(task)
+        if summary:
+            self._line(summary)
+        if self.live and not self.stack:
+            self.bars.stop()
+
+    def close(self) -> None:
+        """Leave the terminal clean after an error or an interruption."""
+        if self.live:
+            self.bars.stop()
+
+    def _line(self, text: str) -> None:
+        self.console.print(escape_markup(text), highlight=False, soft_wrap=True)

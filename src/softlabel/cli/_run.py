@@ -1,0 +1,202 @@
+"""softlabel run, evaluate and report: whole comparisons."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from softlabel.cli._options import Data, Machine, Session, Teachers
+from softlabel.cli._output import print_json, print_plan, print_table
+from softlabel.core import ConfigError, Dataset, DistilledSet
+from softlabel.evaluation import (
+    Comparison,
+    SetOptions,
+    SetPaths,
+    compare,
+    find_protocol,
+    make_set,
+    plan_recipe,
+    plan_set,
+    plan_students,
+    run_recipe,
+    set_path,
+    teacher_facts,
+)
+from softlabel.recipes import find_recipe
+from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
+from softlabel.store import Store, load_distilled, read_artifact
+from softlabel.training import Execution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The whole story of a recipe: teacher, distilled sets, students, report. See: softlabel ls recipes
+
+    Example: softlabel run digits-quick
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """Name of the recipe."""
+    seed: int | None = None
+    """First seed. Default: the recipe's."""
+    seeds: int | None = None
+    """Number of seeds. Default: the recipe's."""
+    epochs: int | None = None
+    """Student epochs. Default: the recipe's."""
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        recipe = find_recipe(self.recipe).with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
+        store, execution = self.machine.open_store(), self.machine.execution()
+        if self.machine.dry_run:
+            data = recipe.data.load(session.progress)
+            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, self.machine.json)
+            return
+        study = run_recipe(recipe, store=store, execution=execution, command=session.command, progress=session.progress)
+        show_study(study, self.machine.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Compare losses on distilled sets, seed by seed, with random real images and hard labels as baselines.
+
+    Example: softlabel evaluate PATH --teacher PATH --losses ce kl gift --protocol gift --epochs 300
+    """
+
+    sets: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of distilled sets (softlabel distill prints them)."""
+    protocol: str = "gift"
+    """How students are trained. See: softlabel ls protocols"""
+    losses: tuple[str, ...] = ("ce", "kl", "gift")
+    """Loss specs, each an arm on every set. See: softlabel ls losses"""
+    labels: str | None = None
+    """hard, fixed or online. Default: the protocol's."""
+    student: str = "convnet-3"
+    """Model spec. See: softlabel ls models"""
+    epochs: int | None = None
+    """Student epochs. Default: the protocol's."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 3
+    """Number of seeds."""
+    baselines: bool = True
+    """Add random real images of the same IPC, and the hard-label loss."""
+    full_epochs: int = 0
+    """Epochs of a full-data baseline with hard labels (one seed); 0 leaves it out."""
+    data: Data = field(default_factory=Data)
+    teachers: Teachers = field(default_factory=Teachers)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        if not self.sets:
+            raise ConfigError("Which distilled sets? Give one or more folders. Make one with: softlabel distill")
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds must be 1 or more. Got {self.seeds} instead.")
+        comparison = self._comparison()
+        loaded = {path: load_distilled(path) for path in self.sets}
+        first = next(iter(loaded.values()))
+        store, execution = self.machine.open_store(), self.machine.execution()
+        teachers = self.teachers.load()
+        data = self.data.options(first.info.name).load(session.progress)
+        names = _unique_names(loaded)
+        families = [SetPaths(names[path], tuple((seed, path) for seed in comparison.seeds)) for path in loaded]
+        sizes = {names[path]: len(distilled) for path, distilled in loaded.items()}
+        random = SetOptions(name="random", method="random", ipc=first.ipc)
+        with_random = self.baselines and "random" not in names.values()
+        if with_random:
+            families.insert(0, _random_family(random, data, comparison, store, execution))
+            sizes["random"] = first.ipc * data.info.classes
+        if self.machine.dry_run:
+            lines = [plan_set(random, families[0], data, None, execution)] if with_random else []
+            lines += plan_students(comparison, data, families, sizes, teachers, store=store, execution=execution)
+            print_plan(lines, execution, self.machine.json)
+            return
+        if with_random:
+            for seed in comparison.seeds:
+                make_set(random, data, [], seed, store, execution, session.progress)
+        study = compare(
+            comparison,
+            data,
+            teachers,
+            families,
+            store=store,
+            execution=execution,
+            command=session.command,
+            teacher_facts=teacher_facts(self.teachers.teacher, teachers, store),
+            progress=session.progress,
+        )
+        show_study(study, self.machine.json)
+
+    def _comparison(self) -> Comparison:
+        protocol = find_protocol(self.protocol, self.epochs)
+        losses = self.losses if not self.baselines or "ce" in self.losses else ("ce", *self.losses)
+        return Comparison(
+            name=f"evaluate-{self.protocol}",
+            title=f"Distilled sets under protocol {self.protocol}",
+            protocol=protocol.with_labels(self.labels),
+            student=self.student,
+            losses=losses,
+            seeds=tuple(range(self.seed, self.seed + self.seeds)),
+            full_epochs=self.full_epochs,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report of finished studies: HTML, CSV and Markdown.
+
+    Example: softlabel report softlabel-store/studies/digits-quick-0123456789abcdef
+    """
+
+    studies: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of studies (softlabel run and evaluate print them)."""
+    out: Path | None = None
+    """Folder to write to, for a single study. Default: reports/ in the store."""
+    json: bool = False
+    """Print the paths as JSON on stdout."""
+
+    def run(self, session: Session) -> None:
+        if not self.studies:
+            raise ConfigError("Which studies? Give one or more folders under studies/ of a store.")
+        if self.out is not None and len(self.studies) > 1:
+            raise ConfigError("--out takes one study. Leave it out to write each report into its store.")
+        files = [write_report(study, self.out) for study in self.studies]
+        if self.json:
+            print_json([{key: str(path) for key, path in vars(entry).items()} for entry in files])
+        else:
+            print_table("", ("report",), [(str(entry.html),) for entry in files])
+
+
+def show_study(study: Path, as_json: bool) -> None:
+    """Write the report, and end with the result table, the verdicts and the report's path."""
+    files = write_report(study)
+    meta = read_artifact(study, "study").meta
+    if as_json:
+        print_json({"study": str(study), "report": str(files.html), "table": str(files.csv), **meta})
+        return
+    shown = [column for column in RESULT_COLUMNS if column not in ("labels", "loss", "train time")]
+    keep = [RESULT_COLUMNS.index(column) for column in shown]
+    rows = [tuple(row.cells[position] for position in keep) for row in result_table(meta)]
+    print_table(meta["title"], shown, rows, numbers=len(shown) - 1)
+    print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
+    print(headline(meta))
+    print(f"study:  {study}")
+    print(f"report: {files.html}")
+
+
+def _random_family(
+    options: SetOptions, data: Dataset, comparison: Comparison, store: Store, execution: Execution
+) -> SetPaths:
+    return SetPaths(
+        options.name,
+        tuple((seed, set_path(options, data, [], seed, store, execution)) for seed in comparison.seeds),
+    )
+
+
+def _unique_names(loaded: dict[Path, DistilledSet]) -> dict[Path, str]:
+    names: dict[Path, str] = {}
+    for path, distilled in loaded.items():
+        name = distilled.method.partition(":")[0]
+        taken = sum(other.partition(" ")[0] == name for other in names.values())
+        names[path] = f"{name} {taken + 1}" if taken else name
+    return names

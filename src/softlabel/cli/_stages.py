@@ -1,0 +1,238 @@
+"""softlabel teach, distill, label and train: one stage each."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import tyro
+
+from softlabel.cli._options import Data, Machine, Session, Teachers
+from softlabel.cli._output import print_json, print_plan, print_table
+from softlabel.core import ConfigError, fingerprint, human_bytes, human_seconds
+from softlabel.evaluation import (
+    SetOptions,
+    SetPaths,
+    TeacherOptions,
+    find_protocol,
+    make_set,
+    plan_set,
+    plan_teacher,
+    set_path,
+    train_student,
+)
+from softlabel.labels import fixed_labels, load_labels, make_labels, save_labels
+from softlabel.losses import Loss
+from softlabel.store import load_distilled, read_artifact
+from softlabel.training import TEACHER_PROTOCOL, train_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teach:
+    """Train a teacher on real data and keep its trajectory, its accuracies and its data's fingerprint.
+
+    Example: softlabel teach --data cifar10 --arch convnet-3 --epochs 12
+    """
+
+    arch: str = "convnet-3"
+    """Model spec. See: softlabel ls models"""
+    epochs: int = TEACHER_PROTOCOL.epochs
+    """Epochs."""
+    batch: int = int(TEACHER_PROTOCOL.batch)
+    """Batch size."""
+    lr: float = TEACHER_PROTOCOL.optimizer.lr
+    """Peak learning rate of SGD with momentum 0.9 (linear warm-up, linear fall to 0)."""
+    views: str = "flip-crop"
+    """Augmentation: flip-crop, shift, dsa or none."""
+    save_every: int = 1
+    """Keep the weights after every so many epochs."""
+    seed: int = 0
+    """Seed of initialisation, order and views."""
+    data: Data = field(default_factory=Data)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        protocol = replace(
+            TEACHER_PROTOCOL,
+            epochs=self.epochs,
+            batch=self.batch,
+            views=self.views,
+            optimizer=replace(TEACHER_PROTOCOL.optimizer, lr=self.lr),
+        )
+        options = TeacherOptions(arch=self.arch, protocol=protocol, seed=self.seed)
+        store, execution = self.machine.open_store(), self.machine.execution()
+        data = self.data.options().load(session.progress)
+        if self.machine.dry_run:
+            line, _ = plan_teacher(options, data, store=store, execution=execution, save_every=self.save_every)
+            print_plan([line], execution, self.machine.json)
+            return
+        path = train_teacher(
+            data,
+            arch=self.arch,
+            store=store,
+            execution=execution,
+            seed=self.seed,
+            protocol=protocol,
+            save_every=self.save_every,
+            progress=session.progress,
+        )
+        meta = read_artifact(path, "teacher", verify=False).meta
+        if self.machine.json:
+            print_json({"teacher": str(path), **meta})
+            return
+        row = (
+            self.arch,
+            f"{100 * meta['test_accuracy']:.1f} %",
+            str(meta["epochs"]),
+            human_seconds(meta["timing"]["train_seconds"]),
+        )
+        print_table(
+            f"Teacher on {data.info.name}", ("model", "test accuracy, last epoch", "epochs", "train time"), [row]
+        )
+        print(f"teacher: {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Make a distilled set from real data.
+
+    Example: softlabel distill --data cifar10 --method rded:factor=1,crops=5 --ipc 10 --teacher PATH
+    """
+
+    method: str = "random"
+    """random, herding, k-centre, rded with options, or package.module:function. See: softlabel ls methods"""
+    ipc: int = 10
+    """Images per class."""
+    storage: str = "png"
+    """png or webp (lossless), or jpeg-Q with quality Q from 1 to 100."""
+    seed: int = 0
+    """Seed of every draw."""
+    data: Data = field(default_factory=Data)
+    teachers: Teachers = field(default_factory=Teachers)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        options = SetOptions(name=self.method, method=self.method, ipc=self.ipc, storage=self.storage)
+        teachers = self.teachers.load()
+        store, execution = self.machine.open_store(), self.machine.execution()
+        data = self.data.options(teachers[0].info.name if teachers else None).load(session.progress)
+        if self.machine.dry_run:
+            family = SetPaths(
+                self.method, ((self.seed, set_path(options, data, teachers, self.seed, store, execution)),)
+            )
+            line = plan_set(options, family, data, teachers[0] if teachers else None, execution)
+            print_plan([line], execution, self.machine.json)
+            return
+        path = make_set(options, data, teachers, self.seed, store, execution, session.progress)
+        made = load_distilled(path)
+        if self.machine.json:
+            print_json({"distilled": str(path), **read_artifact(path, "distilled", verify=False).meta})
+            return
+        row = (made.method, str(made.ipc), str(len(made)), human_bytes(made.image_bytes))
+        print_table(f"Distilled {data.info.name}", ("method", "IPC", "images", "bytes of images"), [row])
+        print(f"distilled set: {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """Keep one soft label per image of a distilled set: the teachers' mean logits on the un-augmented images.
+
+    Example: softlabel label DISTILLED --teacher PATH
+    """
+
+    distilled: tyro.conf.Positional[Path]
+    """Folder of a distilled set."""
+    teachers: Teachers = field(default_factory=Teachers)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        distilled = load_distilled(self.distilled)
+        store, execution = self.machine.open_store(), self.machine.execution()
+        labels = fixed_labels(self.teachers.load(), distilled, execution)
+        path = store.labels(f"{distilled.info.name}-fixed", fingerprint(labels.fingerprint, distilled.digest))
+        facts = {"labels": str(path), "regime": labels.regime, "images": len(distilled), "bytes": labels.label_bytes}
+        if self.machine.dry_run:
+            print_json(facts) if self.machine.json else print(f"would write {facts['bytes']} bytes to {path}")
+            return
+        save_labels(labels, distilled, path)
+        if self.machine.json:
+            print_json(facts)
+            return
+        agreement = float((labels.table.argmax(dim=1) == distilled.targets).float().mean())
+        row = (str(len(distilled)), human_bytes(labels.label_bytes), f"{100 * agreement:.1f} %")
+        print_table("Fixed labels", ("images", "bytes of labels", "teacher agrees with the class"), [row])
+        print(f"labels: {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one student on a distilled set and test it.
+
+    Example: softlabel train DISTILLED --teacher PATH --loss gift --epochs 300
+    """
+
+    distilled: tyro.conf.Positional[Path]
+    """Folder of a distilled set."""
+    protocol: str = "gift"
+    """How the student is trained. See: softlabel ls protocols"""
+    loss: str | None = None
+    """Loss spec. Default: the protocol's. See: softlabel ls losses"""
+    labels: str | None = None
+    """hard, fixed or online, or the folder of fixed labels. Default: the protocol's."""
+    student: str = "convnet-3"
+    """Model spec. See: softlabel ls models"""
+    epochs: int | None = None
+    """Epochs. Default: the protocol's."""
+    seed: int = 0
+    """Seed of initialisation, order and views."""
+    data: Data = field(default_factory=Data)
+    teachers: Teachers = field(default_factory=Teachers)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        distilled = load_distilled(self.distilled)
+        stored = Path(self.labels) if self.labels is not None and Path(self.labels).is_dir() else None
+        protocol = find_protocol(self.protocol, self.epochs).with_labels("fixed" if stored else self.labels)
+        if self.loss is not None:
+            protocol = replace(protocol, loss=Loss.parse(self.loss))
+        store, execution = self.machine.open_store(), self.machine.execution()
+        if stored is not None:
+            source = load_labels(stored, distilled)
+        else:
+            regime = protocol.labels if protocol.loss.needs_teacher else "hard"
+            source = make_labels(regime, teachers=self.teachers.load(), distilled=distilled, execution=execution)
+        if protocol.loss.needs_teacher and protocol.labels == "hard":
+            raise ConfigError(
+                f"The loss {protocol.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a "
+                f"--teacher, or the loss ce."
+            )
+        data = self.data.options(distilled.info.name).load(session.progress)
+        if self.machine.dry_run:
+            batch = protocol.batch_size(len(distilled), distilled.info.classes)
+            steps = protocol.total_epochs * -(-len(distilled) // batch)
+            facts = {"protocol": protocol.fingerprint, "epochs": protocol.total_epochs, "batch": batch, "steps": steps}
+            print_json(facts) if self.machine.json else print_table(
+                "Plan", list(facts), [[str(v) for v in facts.values()]]
+            )
+            return
+        record = train_student(
+            distilled,
+            source,
+            data=data,
+            protocol=protocol,
+            student=self.student,
+            seed=self.seed,
+            execution=execution,
+            store=store,
+            arm=f"{distilled.method} / {protocol.loss.spec}",
+            progress=session.progress,
+        )
+        if self.machine.json:
+            print_json(record)
+            return
+        row = (
+            record["arm"]["name"],
+            f"{100 * record['accuracy']['final']:.1f} %",
+            f"{100 * record['accuracy']['best_test']:.1f} %",
+            human_seconds(record["timing"]["train_seconds"]),
+        )
+        print_table("Student", ("arm", "test accuracy, last epoch", "best on test", "train time"), [row])
+        print(f"record: {store.record(record['key'])}")

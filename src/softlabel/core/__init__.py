@@ -1,0 +1,53 @@
+"""Nouns, errors, random streams and fingerprints. Imports no other part of softlabel."""
+
+from softlabel.core.errors import (
+    ConfigError,
+    DataError,
+    DiskFullError,
+    DistillError,
+    MissingExtraError,
+    NonFiniteLossError,
+    SoftlabelError,
+    SoftlabelWarning,
+    StoreError,
+    TeacherMismatchError,
+    UnknownNameError,
+)
+from softlabel.core.fingerprint import fingerprint, plain, tensor_fingerprint
+from softlabel.core.progress import Progress, Silent
+from softlabel.core.random import stream, stream_seed
+from softlabel.core.spec import Option, build_config, format_spec, parse_spec
+from softlabel.core.text import human_bytes, human_seconds
+from softlabel.core.types import Dataset, DatasetInfo, DistilledSet, LabelSource, Split
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "DatasetInfo",
+    "DiskFullError",
+    "DistillError",
+    "DistilledSet",
+    "LabelSource",
+    "MissingExtraError",
+    "NonFiniteLossError",
+    "Option",
+    "Progress",
+    "Silent",
+    "SoftlabelError",
+    "SoftlabelWarning",
+    "Split",
+    "StoreError",
+    "TeacherMismatchError",
+    "UnknownNameError",
+    "build_config",
+    "fingerprint",
+    "format_spec",
+    "human_bytes",
+    "human_seconds",
+    "parse_spec",
+    "plain",
+    "stream",
+    "stream_seed",
+    "tensor_fingerprint",
+]

@@ -1,0 +1,161 @@
+"""The nouns that every layer shares, as frozen dataclasses of plain data and tensors."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from softlabel.core.errors import DataError
+from softlabel.core.fingerprint import fingerprint, tensor_fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What must agree between a data set, a teacher and a distilled set.
+
+    Attributes:
+        name: the spec the data was loaded by, e.g. `cifar10`.
+        class_names: one per class; position is the class index.
+        channels, height, width: of every image, in pixels.
+        mean, std: per channel, of the train split, for pixels in [0, 1].
+        digest: fingerprint of the pixels and targets of all splits.
+        origin: where the data came from, and what is special about it (for people).
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+    origin: str = ""
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return (self.channels, self.height, self.width)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "DatasetInfo":
+        lists = {key: tuple(data[key]) for key in ("class_names", "mean", "std")}
+        return cls(**{**data, **lists})
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images: `images` uint8 [N, C, H, W], `targets` int64 [N] (class indices)."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"Images must be a uint8 tensor [N, C, H, W]. Got {self.images.dtype} {tuple(self.images.shape)}."
+            )
+        if self.targets.dtype != torch.int64 or self.targets.shape != (len(self.images),):
+            raise DataError(
+                f"Targets must be int64 [{len(self.images)}], one per image. "
+                f"Got {self.targets.dtype} {tuple(self.targets.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, index: Tensor) -> "Split":
+        """The images and targets at `index` (int64 [M]), copied."""
+        return Split(self.images[index], self.targets[index])
+
+    def counts(self, classes: int) -> list[int]:
+        """How many images each class has."""
+        return [int(count) for count in torch.bincount(self.targets, minlength=classes)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A real data set. `selection` is carved out of train, for choosing anything; test is never for choosing."""
+
+    info: DatasetInfo
+    train: Split
+    test: Split
+    selection: Split | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilledSet:
+    """A tiny training set and how it was made.
+
+    Attributes:
+        images: uint8 [N, C, H, W], class after class (all of class 0 first).
+        targets: int64 [N], class indices.
+        info: the data set it stands for (classes, normalisation).
+        method: spec of the method, e.g. `rded:factor=2`.
+        ipc: images per class asked for.
+        seed: of the stream that made it.
+        factor: tiles per side of a mosaic; 1 when an image is one picture. Views need it.
+        provenance: JSON-ready facts: configuration, teacher fingerprints, original indices.
+        image_bytes: size of the images as stored; 0 before storing.
+    """
+
+    images: Tensor
+    targets: Tensor
+    info: DatasetInfo
+    method: str
+    ipc: int
+    seed: int
+    factor: int = 1
+    provenance: dict[str, Any] = field(default_factory=dict)
+    image_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        Split(self.images, self.targets)  # the same checks
+        if len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.info.classes:
+            raise DataError(
+                f"Targets must lie in 0..{self.info.classes - 1} for {self.info.classes} classes. "
+                f"Got {int(self.targets.min())}..{int(self.targets.max())}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of images, targets and data set: what a student can see."""
+        return fingerprint(tensor_fingerprint(self.images, self.targets), self.info)
+
+
+@runtime_checkable
+class LabelSource(Protocol):
+    """Anything that gives soft labels for a batch of views.
+
+    Attributes:
+        regime: `hard`, `fixed` (one label per image) or `online` (one per view).
+        fingerprint: names the labels; part of every run record's identity.
+        label_bytes: bytes of stored labels.
+        labeler_bytes: bytes of the models that must be shipped to make the labels.
+    """
+
+    @property
+    def regime(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def label_bytes(self) -> int: ...
+    @property
+    def labeler_bytes(self) -> int: ...
+
+    def to(self, device: torch.device) -> "LabelSource": ...
+
+    def logits(self, views: Tensor, index: Tensor) -> Tensor | None:
+        """Teacher logits [B, classes], float32, for views [B, C, H, W] (normalised) of the images at `index` [B].
+
+        None when there is no teacher. For `fixed` the views are ignored.
+        """
+        ...

@@ -1,0 +1,22 @@
+"""Distillation methods: from real images to a tiny set. One table, `METHODS`."""
+
+from softlabel.distill._common import Images
+from softlabel.distill._coresets import HerdingConfig, KCentreConfig, RandomConfig, farthest_first, herd
+from softlabel.distill._methods import METHODS, Method, check_method, distill, find_method
+from softlabel.distill._rded import RdedConfig, mosaic
+
+__all__ = [
+    "METHODS",
+    "HerdingConfig",
+    "Images",
+    "KCentreConfig",
+    "Method",
+    "RandomConfig",
+    "RdedConfig",
+    "check_method",
+    "distill",
+    "farthest_first",
+    "find_method",
+    "herd",
+    "mosaic",
+]

@@ -1,0 +1,162 @@
+"""The table of methods, and the one way to run any of them."""
+
+import importlib
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DistilledSet,
+    Option,
+    Progress,
+    Silent,
+    UnknownNameError,
+    build_config,
+    parse_spec,
+    plain,
+    stream,
+)
+from softlabel.distill._common import Images
+from softlabel.distill._coresets import (
+    HerdingConfig,
+    KCentreConfig,
+    RandomConfig,
+    herding,
+    k_centre,
+    random_images,
+)
+from softlabel.distill._rded import RdedConfig, rded
+from softlabel.training import Execution, Teacher, check_teacher, warn_if_weaker
+
+
+@dataclass(frozen=True)
+class Method:
+    """A distillation method.
+
+    Attributes:
+        config: a frozen dataclass with a default for every field.
+        function: `(config, data, teachers, *, ipc, generator, execution, progress) -> Images`.
+        teacher: whether it looks at a teacher: `no`, `optional` or `required`.
+        seeded: whether another seed gives another set.
+        summary: a line for people.
+    """
+
+    config: type
+    function: Callable[..., Images]
+    teacher: str
+    seeded: bool
+    summary: str
+
+
+METHODS: dict[str, Method] = {
+    "random": Method(RandomConfig, random_images, "no", True, "random real images: the baseline of everything"),
+    "herding": Method(
+        HerdingConfig, herding, "required", False, "real images whose mean feature follows the class mean"
+    ),
+    "k-centre": Method(KCentreConfig, k_centre, "required", True, "real images that cover the class in feature space"),
+    "rded": Method(RdedConfig, rded, "required", True, "realistic patches chosen by a teacher, tiled into mosaics"),
+}
+
+
+def find_method(spec: str) -> tuple[Method, dict[str, Option]]:
+    """The method of a spec, and its options.
+
+    `rded:factor=2` names an entry of `METHODS`; `package.module:function` or `package.module:function:key=value`
+    names anybody's function of the same shape, whose `config` parameter is annotated with its dataclass.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigError: a function that cannot be imported or does not have the shape.
+    """
+    if "." in spec.partition(":")[0]:
+        return _outside(spec)
+    name, options = parse_spec(spec)
+    if name not in METHODS:
+        raise UnknownNameError("method", name, METHODS, "Or name your own as package.module:function.")
+    return METHODS[name], options
+
+
+def check_method(spec: str) -> None:
+    """Check a method's name and options without running it."""
+    method, options = find_method(spec)
+    build_config(method.config, options, f"The method {spec.partition(':')[0]!r}")
+
+
+def distill(
+    spec: str,
+    data: Dataset,
+    teachers: Sequence[Teacher] = (),
+    *,
+    ipc: int,
+    seed: int,
+    execution: Execution,
+    progress: Progress | None = None,
+) -> DistilledSet:
+    """Make a distilled set of `ipc` images per class from the train split.
+
+    Args:
+        spec: a method with options, e.g. `random`, `rded:factor=2,crops=5`.
+        teachers: score or embed the images; an ensemble counts by its mean logits. Ignored by a method that looks at
+            none.
+        seed: names the stream `("distill", method)`.
+
+    Raises:
+        UnknownNameError, ConfigError: from the spec, or a missing teacher.
+        TeacherMismatchError: a teacher that does not fit the data.
+        DistillError: too few images.
+    """
+    method, options = find_method(spec)
+    name = spec.partition(":")[0]
+    config: Any = build_config(method.config, options, f"The method {name!r}")
+    if ipc < 1:
+        raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
+    if method.teacher == "no":
+        teachers = ()
+    if method.teacher == "required" and not teachers:
+        raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
+    for teacher in teachers:
+        check_teacher(teacher, data.info)
+        warn_if_weaker(teacher.to(execution.torch_device), data, execution)
+    made = method.function(
+        config,
+        data,
+        tuple(teacher.to(execution.torch_device) for teacher in teachers),
+        ipc=ipc,
+        generator=stream(seed, "distill", name),
+        execution=execution,
+        progress=progress or Silent(),
+    )
+    return DistilledSet(
+        images=made.images,
+        targets=made.targets,
+        info=data.info,
+        method=spec,
+        ipc=ipc,
+        seed=seed,
+        factor=made.factor,
+        provenance={
+            "config": plain(config),
+            "teachers": [teacher.fingerprint for teacher in teachers],
+            **made.provenance,
+        },
+    )
+
+
+def _outside(spec: str) -> tuple[Method, dict[str, Option]]:
+    module_name, _, rest = spec.partition(":")
+    function_name, _, tail = rest.partition(":")
+    try:
+        function: Any = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"The method {spec!r} cannot be imported ({error}). Write package.module:function, and check that the "
+            f"package is on the Python path."
+        ) from error
+    hints = typing.get_type_hints(function)
+    if not isinstance(hints.get("config"), type):
+        raise ConfigError(f"The method {spec!r} must annotate its first parameter `config` with a frozen dataclass.")
+    summary = (function.__doc__ or "").strip().partition("\n")[0]
+    return Method(hints["config"], function, "optional", True, summary), parse_spec(f"{function_name}:{tail}")[1]

@@ -1,0 +1,193 @@
+"""What work will be done, before it is done: each part, what is finished, and a forecast from a short measurement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from softlabel.core import Dataset, LabelSource, Split, build_config, fingerprint, stream_seed
+from softlabel.distill import RdedConfig, find_method
+from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
+from softlabel.evaluation._students import cell_identity, full_data
+from softlabel.evaluation._study import Cell, Comparison, SetPaths, cell_labels, cells
+from softlabel.labels import OnlineLabels
+from softlabel.models import build_model
+from softlabel.store import Store, is_complete, load_distilled
+from softlabel.training import Execution, Optimizer, Protocol, Teacher, fit, load_teacher, teacher_path
+
+PROBE_STEPS = 3
+FORWARD_SHARE = 1 / 3  # of a training step: one pass of three
+_PROBE_OPTIMIZER = Optimizer()
+
+
+@dataclass(frozen=True)
+class PlanLine:
+    """One part of the work.
+
+    Attributes:
+        what: for people.
+        done, total: pieces finished, and in all.
+        seconds: forecast for what is left.
+        disk_bytes: forecast of what it will add to the store, at most.
+    """
+
+    what: str
+    done: int
+    total: int
+    seconds: float
+    disk_bytes: int
+
+
+def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execution) -> list[PlanLine]:
+    """The parts of a recipe. Trains a few steps of each kind to measure their pace; writes nothing."""
+    line, teacher = plan_teacher(recipe.teacher, data, store=store, execution=execution)
+    seeds = recipe.comparison.seeds
+    paths = [
+        SetPaths(o.name, tuple((seed, set_path(o, data, [teacher], seed, store, execution)) for seed in seeds))
+        for o in recipe.sets
+    ]
+    lines = [line]
+    for options, family in zip(recipe.sets, paths, strict=True):
+        lines.append(plan_set(options, family, data, teacher, execution))
+    sizes = {options.name: options.ipc * data.info.classes for options in recipe.sets}
+    return lines + plan_students(recipe.comparison, data, paths, sizes, [teacher], store=store, execution=execution)
+
+
+def plan_teacher(
+    options: TeacherOptions, data: Dataset, *, store: Store, execution: Execution, save_every: int = 1
+) -> tuple[PlanLine, Teacher]:
+    """The teacher's part, and the teacher: the finished one, or an untrained stand-in of the same cost."""
+    protocol = options.protocol
+    path = teacher_path(
+        data,
+        arch=options.arch,
+        protocol=protocol,
+        store=store,
+        execution=execution,
+        seed=options.seed,
+        save_every=save_every,
+    )
+    what = f"teacher {options.arch}, {protocol.epochs} epochs"
+    if is_complete(path):
+        return PlanLine(what, 1, 1, 0.0, 0), load_teacher(path)
+    teacher = _untrained(options.arch, data)
+    seconds = protocol.epochs * _epoch_seconds(options.arch, protocol, data, len(data.train), None, execution)
+    kept = protocol.epochs // save_every + 2
+    return PlanLine(what, 0, 1, seconds, kept * teacher.size), teacher
+
+
+def plan_set(
+    options: SetOptions, paths: SetPaths, data: Dataset, teacher: Teacher | None, execution: Execution
+) -> PlanLine:
+    """The part of one family of distilled sets."""
+    done = sum(is_complete(path) for _, path in paths.by_seed)
+    left = len(paths.by_seed) - done
+    forwards = _forwards(options, data)
+    seconds = 0.0
+    if forwards and left and teacher is not None:
+        probe = Protocol(name="probe", epochs=1, batch=256, optimizer=_PROBE_OPTIMIZER)
+        step = _step_seconds(teacher.arch, probe, data, None, execution, len(data.train))
+        seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
+    size = options.ipc * data.info.classes * data.train.images[0].numel()
+    what = f"{options.name}: {options.method}, IPC {options.ipc}"
+    return PlanLine(what, done, done + left, seconds, left * size)
+
+
+def plan_students(
+    comparison: Comparison,
+    data: Dataset,
+    paths: Sequence[SetPaths],
+    sizes: dict[str, int],
+    teachers: Sequence[Teacher],
+    *,
+    store: Store,
+    execution: Execution,
+) -> list[PlanLine]:
+    """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets."""
+    lines: dict[str, PlanLine] = {}
+    online = OnlineLabels(tuple(teachers), data.info) if teachers else None
+    paces: dict[str, float] = {}
+    for cell in cells(comparison, paths):
+        protocol = cell.protocol
+        count = sizes.get(cell.set_name, len(data.train))
+        pace = f"{protocol.fingerprint} {count}"
+        if pace not in paces:
+            labels = online if protocol.labels == "online" else None
+            epoch = _epoch_seconds(comparison.student, protocol, data, count, labels, execution)
+            paces[pace] = protocol.total_epochs * epoch
+        done = _is_finished(cell, comparison, data, paths, teachers, store, execution)
+        before = lines.get(cell.arm, PlanLine(f"students {cell.arm}", 0, 0, 0.0, 0))
+        lines[cell.arm] = replace(
+            before,
+            done=before.done + int(done),
+            total=before.total + 1,
+            seconds=before.seconds + (0.0 if done else paces[pace]),
+        )
+    return list(lines.values())
+
+
+def _forwards(options: SetOptions, data: Dataset) -> int:
+    """Forward passes of single images that a method needs."""
+    method, given = find_method(options.method)
+    if method.config is RdedConfig:
+        config: RdedConfig = build_config(RdedConfig, given, options.method)
+        return config.images * config.crops * data.info.classes
+    return 0 if method.teacher == "no" else len(data.train)
+
+
+def _untrained(arch: str, data: Dataset) -> Teacher:
+    model = build_model(arch, image_shape=data.info.image_shape, classes=data.info.classes, seed=0)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    return Teacher(model.eval().requires_grad_(False), data.info, arch, "untrained", None, 0, size)
+
+
+def _epoch_seconds(
+    model: str, protocol: Protocol, data: Dataset, images: int, labels: LabelSource | None, execution: Execution
+) -> float:
+    step = _step_seconds(model, protocol, data, labels, execution, images)
+    batch = protocol.batch_size(images, data.info.classes)
+    epochs = protocol.total_epochs
+    tests = sum(protocol.checks.at(epoch, epochs) for epoch in range(epochs)) / epochs
+    return step * -(-images // batch) + len(data.test) * tests * step / batch * FORWARD_SHARE
+
+
+def _step_seconds(
+    model: str, protocol: Protocol, data: Dataset, labels: LabelSource | None, execution: Execution, images: int
+) -> float:
+    batch = protocol.batch_size(images, data.info.classes)
+    count = min(len(data.train), PROBE_STEPS * batch)
+    split = Split(data.train.images[:count], data.train.targets[:count])
+    network = build_model(model, image_shape=data.info.image_shape, classes=data.info.classes, seed=0)
+    short = replace(protocol, epochs=1, extra_epoch=False, batch=batch)
+    # The second of two short trainings counts: the first warms up.
+    _, second = (
+        fit(
+            network,
+            split,
+            protocol=short,
+            info=data.info,
+            seed=stream_seed(turn, "probe"),
+            execution=execution,
+            labels=labels,
+        )
+        for turn in range(2)
+    )
+    return second.train_seconds / second.steps
+
+
+def _is_finished(
+    cell: Cell,
+    comparison: Comparison,
+    data: Dataset,
+    paths: Sequence[SetPaths],
+    teachers: Sequence[Teacher],
+    store: Store,
+    execution: Execution,
+) -> bool:
+    distilled = full_data(data)
+    if cell.role != "baseline":
+        path = next(family for family in paths if family.name == cell.set_name).path(cell.seed)
+        if not is_complete(path):
+            return False
+        distilled = load_distilled(path)
+    labels = cell_labels(cell, teachers, distilled, execution)
+    identity = cell_identity(distilled, labels, data, cell.protocol, comparison.student, cell.seed, execution)
+    return store.read_record(fingerprint(identity)) is not None

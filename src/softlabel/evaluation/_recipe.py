@@ -1,0 +1,190 @@
+"""A whole story as one configuration: data, teacher, sets, comparison; and the runner that tells it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from softlabel.core import Dataset, Progress, Silent, fingerprint
+from softlabel.data import load_dataset
+from softlabel.distill import check_method, distill, find_method
+from softlabel.evaluation._study import Comparison, SetPaths, compare
+from softlabel.models import check_model
+from softlabel.store import Store, is_complete, read_artifact, save_distilled
+from softlabel.training import TEACHER_PROTOCOL, Execution, Protocol, Teacher, load_teacher, train_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What to load; see `softlabel.data.load_dataset`."""
+
+    spec: str
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
+    selection: float = 0.0
+
+    def load(self, progress: Progress | None = None) -> Dataset:
+        return load_dataset(
+            self.spec,
+            image_size=self.image_size,
+            channels=self.channels,
+            selection=self.selection,
+            progress=progress or Silent(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """A teacher to be trained (or found) for the story."""
+
+    arch: str
+    protocol: Protocol = TEACHER_PROTOCOL
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_model(self.arch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    """A family of distilled sets, one drawn per seed of the comparison."""
+
+    name: str
+    method: str
+    ipc: int
+    storage: str = "png"
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete, typed configuration of a story from real data to a report."""
+
+    name: str
+    summary: str
+    data: DataOptions
+    teacher: TeacherOptions
+    sets: tuple[SetOptions, ...]
+    comparison: Comparison
+
+    def with_seeds(self, first: int | None, count: int | None) -> "Recipe":
+        """The same story with `count` seeds from `first` on."""
+        seeds = self.comparison.seeds
+        first = seeds[0] if first is None else first
+        chosen = tuple(range(first, first + (len(seeds) if count is None else count)))
+        return replace(self, comparison=replace(self.comparison, seeds=chosen))
+
+    def with_epochs(self, epochs: int | None) -> "Recipe":
+        """The same story with another number of student epochs."""
+        if epochs is None:
+            return self
+        protocol = replace(self.comparison.protocol, epochs=epochs)
+        return replace(self, comparison=replace(self.comparison, protocol=protocol))
+
+
+def run_recipe(
+    recipe: Recipe, *, store: Store, execution: Execution, command: str, progress: Progress | None = None
+) -> Path:
+    """Tell the whole story; finished parts are found in the store, interrupted ones continued.
+
+    Returns:
+        the folder of the study artifact.
+    """
+    progress = progress or Silent()
+    data = recipe.data.load(progress)
+    teacher_path = train_teacher(
+        data,
+        arch=recipe.teacher.arch,
+        store=store,
+        execution=execution,
+        seed=recipe.teacher.seed,
+        protocol=recipe.teacher.protocol,
+        progress=progress,
+    )
+    teacher = load_teacher(teacher_path)
+    sets = [
+        SetPaths(
+            options.name,
+            tuple(
+                (seed, make_set(options, data, [teacher], seed, store, execution, progress))
+                for seed in recipe.comparison.seeds
+            ),
+        )
+        for options in recipe.sets
+    ]
+    return compare(
+        recipe.comparison,
+        data,
+        [teacher],
+        sets,
+        store=store,
+        execution=execution,
+        command=command,
+        teacher_facts=teacher_facts([teacher_path], [teacher], store),
+        progress=progress,
+    )
+
+
+def make_set(
+    options: SetOptions,
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    seed: int,
+    store: Store,
+    execution: Execution,
+    progress: Progress | None = None,
+) -> Path:
+    """Make and keep a distilled set; an equal one that is finished is found."""
+    path = set_path(options, data, teachers, seed, store, execution)
+    if not is_complete(path):
+        made = distill(
+            options.method, data, teachers, ipc=options.ipc, seed=seed, execution=execution, progress=progress
+        )
+        save_distilled(made, path, options.storage)
+    return path
+
+
+def set_path(
+    options: SetOptions,
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    seed: int,
+    store: Store,
+    execution: Execution,
+) -> Path:
+    """Where the set of these options stands, or will stand."""
+    if find_method(options.method)[0].teacher == "no":
+        teachers = ()
+    identity = {
+        "method": options.method,
+        "ipc": options.ipc,
+        "storage": options.storage,
+        "data": data.info.digest,
+        "images": len(data.train),
+        "teachers": [teacher.fingerprint for teacher in teachers],
+        "seed": seed,
+        # A chosen patch can depend on rounding: precision and device belong to the identity of scored sets.
+        "execution": [execution.device, execution.precision] if teachers else [],
+    }
+    return store.distilled(f"{data.info.name}-{options.method}-ipc{options.ipc}-s{seed}", fingerprint(identity))
+
+
+def teacher_facts(paths: Sequence[Path], teachers: Sequence[Teacher], store: Store) -> dict[str, Any] | None:
+    """What a report says of the first teacher, and how many there are."""
+    if not paths:
+        return None
+    meta = read_artifact(paths[0], "teacher", verify=False).meta
+    path, root = paths[0].resolve(), store.root.resolve()
+    return {
+        "arch": meta["arch"],
+        "path": path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
+        "fingerprint": teachers[0].fingerprint,
+        "count": len(teachers),
+        "test_accuracy": teachers[0].accuracy,
+        "best_test_accuracy": meta["best_test_accuracy"],
+        "bytes": sum(teacher.size for teacher in teachers),
+        "epochs": teachers[0].epoch,
+        "curve": meta["curve"],
+    }

@@ -1,0 +1,39 @@
+"""Fixed labels as artifacts."""
+
+from pathlib import Path
+
+from softlabel.core import ConfigError, DistilledSet
+from softlabel.labels._sources import FixedLabels
+from softlabel.store import is_complete, new_artifact, read_artifact
+
+
+def save_labels(labels: FixedLabels, distilled: DistilledSet, path: Path) -> None:
+    """Keep one label per image; an equal artifact that is complete is left alone."""
+    if is_complete(path):
+        return
+    meta = {
+        "regime": labels.regime,
+        "space": "logits",
+        "classes": list(distilled.info.class_names),
+        "distilled": distilled.digest,
+        "teachers": list(labels.teachers),
+    }
+    with new_artifact(path, "labels", meta) as writer:
+        writer.write_tensors("labels.safetensors", {"logits": labels.table})
+
+
+def load_labels(path: Path, distilled: DistilledSet) -> FixedLabels:
+    """The labels at `path`, for exactly these images.
+
+    Raises:
+        StoreError: no labels there, or a corrupt file.
+        ConfigError: they belong to other images.
+    """
+    artifact = read_artifact(path, "labels")
+    if artifact.meta["distilled"] != distilled.digest:
+        raise ConfigError(
+            f"The labels at {path} were made for another distilled set ({artifact.meta['distilled']}, not "
+            f"{distilled.digest}). Make labels for this one with: softlabel label"
+        )
+    table = artifact.tensors("labels.safetensors")["logits"].clone()
+    return FixedLabels(table, tuple(artifact.meta["teachers"]))

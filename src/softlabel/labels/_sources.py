@@ -1,0 +1,137 @@
+"""Label sources: hard, fixed (one soft label per image) and online (the teacher looks at every view)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from softlabel.core import ConfigError, DatasetInfo, DistilledSet, fingerprint, tensor_fingerprint
+from softlabel.training import Execution, Normaliser, Teacher, check_teacher, mean_logits
+
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class HardLabels:
+    """The class index only."""
+
+    regime: str = "hard"
+    fingerprint: str = "hard"
+    label_bytes: int = 0
+    labeler_bytes: int = 0
+
+    def to(self, device: torch.device) -> "HardLabels":
+        return self
+
+    def logits(self, views: Tensor, index: Tensor) -> Tensor | None:
+        """None: there is no teacher."""
+        return None
+
+
+@dataclass(frozen=True)
+class FixedLabels:
+    """One soft label per image, made once on the image as it is (no-distillation; space: logits).
+
+    Attributes:
+        table: float32 logits [N, classes], row i for image i of the distilled set.
+        teachers: fingerprints of the teachers whose mean logits these are.
+    """
+
+    table: Tensor
+    teachers: tuple[str, ...] = ()
+    regime: str = "fixed"
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("fixed", tensor_fingerprint(self.table))
+
+    @property
+    def label_bytes(self) -> int:
+        return self.table.numel() * self.table.element_size()
+
+    @property
+    def labeler_bytes(self) -> int:
+        return 0
+
+    def to(self, device: torch.device) -> "FixedLabels":
+        return replace(self, table=self.table.to(device))
+
+    def logits(self, views: Tensor, index: Tensor) -> Tensor:
+        """The rows at `index`; the views are not looked at."""
+        return self.table[index]
+
+
+@dataclass(frozen=True)
+class OnlineLabels:
+    """The mean logits of one or more teachers on the very views that the student sees (GIFT, RDED).
+
+    Nothing is stored but the teachers: their bytes count as the labeler's.
+
+    Attributes:
+        info: normalisation that the views arrive in.
+    """
+
+    teachers: tuple[Teacher, ...]
+    info: DatasetInfo
+    regime: str = "online"
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("online", [teacher.fingerprint for teacher in self.teachers])
+
+    @property
+    def label_bytes(self) -> int:
+        return 0
+
+    @property
+    def labeler_bytes(self) -> int:
+        return sum(teacher.size for teacher in self.teachers)
+
+    def to(self, device: torch.device) -> "OnlineLabels":
+        return replace(self, teachers=tuple(teacher.to(device) for teacher in self.teachers))
+
+    def logits(self, views: Tensor, index: Tensor) -> Tensor:
+        """Mean teacher logits, float32 [B, classes]."""
+        return mean_logits(self.teachers, views, self.info)
+
+
+def online_labels(teachers: Sequence[Teacher], info: DatasetInfo) -> OnlineLabels:
+    """Labels from `teachers` on every view of data with `info`.
+
+    Raises:
+        ConfigError: no teacher given.
+        TeacherMismatchError: a teacher that does not fit the data.
+    """
+    if not teachers:
+        raise ConfigError("Soft labels need a teacher. Give one with --teacher, or choose --labels hard.")
+    for teacher in teachers:
+        check_teacher(teacher, info)
+    return OnlineLabels(tuple(teachers), info)
+
+
+def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution: Execution) -> FixedLabels:
+    """One soft label per image: the teachers' mean logits on the un-augmented images.
+
+    Raises:
+        ConfigError, TeacherMismatchError: as `online_labels`.
+    """
+    source = online_labels(teachers, distilled.info).to(execution.torch_device)
+    normalise = Normaliser(distilled.info, execution.torch_device)
+    rows = []
+    with execution.autocast(), execution.deterministic():
+        for start in range(0, len(distilled), BATCH):
+            views = normalise(distilled.images[start : start + BATCH])
+            rows.append(source.logits(views, torch.arange(len(views))).cpu())
+    return FixedLabels(torch.cat(rows), tuple(teacher.fingerprint for teacher in teachers))
+
+
+def make_labels(
+    regime: str, *, teachers: Sequence[Teacher], distilled: DistilledSet, execution: Execution
+) -> HardLabels | FixedLabels | OnlineLabels:
+    """The label source of a regime (`softlabel.training.REGIMES`) for one distilled set."""
+    if regime == "hard":
+        return HardLabels()
+    if regime == "fixed":
+        return fixed_labels(teachers, distilled, execution)
+    return online_labels(teachers, distilled.info)

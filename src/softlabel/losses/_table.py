@@ -1,0 +1,123 @@
+"""The table of losses, and losses as configuration."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from softlabel.core import ConfigError, Option, UnknownNameError, format_spec, parse_spec
+from softlabel.losses import _functions as functions
+
+LossFunction = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class LossEntry:
+    """A loss, whether it needs teacher logits, and a line for people."""
+
+    function: LossFunction
+    needs_teacher: bool
+    summary: str
+
+
+LOSSES: dict[str, LossEntry] = {
+    "ce": LossEntry(functions.ce, False, "cross-entropy on the hard label"),
+    "mse": LossEntry(functions.mse, True, "squared distance of logits"),
+    "soft_ce": LossEntry(functions.soft_ce, True, "cross-entropy on soft labels (DATM, no-distillation)"),
+    "kl": LossEntry(functions.kl, True, "KL at T=20 without the T^2 factor (SRe2L, RDED)"),
+    "kl_scaled": LossEntry(functions.kl_scaled, True, "KL at T=20 with the T^2 factor"),
+    "mse_ce": LossEntry(functions.mse_ce, True, "squared distance of logits + 0.1 cross-entropy (G-VBSM)"),
+    "soft_ce_ce": LossEntry(functions.soft_ce_ce, True, "soft cross-entropy + 0.1 cross-entropy"),
+    "cosine": LossEntry(functions.cosine, True, "1 - cosine of logits"),
+    "gift": LossEntry(functions.gift, True, "1 - cosine to the refined label (GIFT, convex form)"),
+    "gift_additive": LossEntry(functions.gift_additive, True, "GIFT as its released code writes it"),
+}
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (1e-6, float("inf")),
+    "gamma": (0.0, 1.0),
+    "alpha": (0.0, 1.0),
+    "weight": (0.0, float("inf")),
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of the table with its options: `Loss.parse("kl:temperature=4")`."""
+
+    name: str
+    options: tuple[tuple[str, Option], ...] = ()
+
+    @classmethod
+    def parse(cls, spec: str) -> "Loss":
+        """Read a loss spec.
+
+        Raises:
+            UnknownNameError: no such loss.
+            ConfigError: no such option, or a value out of range.
+        """
+        name, options = parse_spec(spec)
+        if name not in LOSSES:
+            raise UnknownNameError("loss", name, LOSSES)
+        defaults = _defaults(LOSSES[name].function)
+        for key, value in options.items():
+            _check(name, key, value, defaults)
+        return cls(name, tuple(sorted(options.items())))
+
+    @property
+    def spec(self) -> str:
+        return format_spec(self.name, dict(self.options))
+
+    @property
+    def needs_teacher(self) -> bool:
+        return LOSSES[self.name].needs_teacher
+
+    def function(self) -> LossFunction:
+        """`loss(*, student, teacher, target) -> [B]` with the options bound."""
+        return partial(LOSSES[self.name].function, **dict(self.options))
+
+
+class GIFT(nn.Module):
+    """GIFT for your own training loop: `loss = GIFT()(student_logits, teacher_logits, target)`.
+
+    Args:
+        gamma: weight of the smoothed hard label in the convex mix. 1/11 is the released code, 0.1 the paper's text.
+        alpha: label smoothing of the hard label.
+    """
+
+    def __init__(self, gamma: float = functions.CODE_GAMMA, alpha: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= gamma <= 1 or not 0 <= alpha <= 1:
+            raise ConfigError(f"gamma and alpha must lie in 0..1. Got gamma={gamma}, alpha={alpha}.")
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """The batch mean of `gift` for student and teacher logits [B, C] and class indices [B]."""
+        loss = functions.gift(student=student, teacher=teacher, target=target, gamma=self.gamma, alpha=self.alpha)
+        return loss.mean()
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma:g}, alpha={self.alpha:g}"
+
+
+def _defaults(function: LossFunction) -> dict[str, Option]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _check(name: str, key: str, value: Option, defaults: dict[str, Option]) -> None:
+    if key not in defaults:
+        known = ", ".join(defaults) or "none"
+        raise ConfigError(f"The loss {name!r} has no option {key!r}. Its options are: {known}.")
+    if isinstance(defaults[key], bool):
+        if not isinstance(value, bool):
+            raise ConfigError(f"The option {key!r} of the loss {name!r} must be true or false. Got {value!r} instead.")
+        return
+    low, high = _RANGES[key]
+    if isinstance(value, (bool, str)) or not low <= value <= high:
+        raise ConfigError(
+            f"The option {key!r} of the loss {name!r} must be a number from {low:g} to {high:g}. Got {value!r} instead."
+        )

@@ -1,0 +1,282 @@
+"""The HTML page: what the template is given, and its rendering."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import plotly.io
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from softlabel.core import DistilledSet, fingerprint, plain
+from softlabel.report import _plots as plots
+from softlabel.report import _text as text
+from softlabel.report._facts import Arm, LabelShown, SetFacts, StudyFacts
+from softlabel.report._headline import best_arm, finding, headline_of, tally
+from softlabel.report._palette import MARKS, Palette
+from softlabel.report._pictures import Sheet, contact_sheet, picture
+from softlabel.report._study import Study, read_study
+from softlabel.report._tables import result_row, verdict_row
+
+_PLOT_CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A bar in percent of its track."""
+
+    left: float
+    width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarRow:
+    """One class of a shown label."""
+
+    name: str
+    is_target: bool
+    probability: str
+    before: Span
+    after: Span
+    before_value: float
+    after_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCard:
+    """One image with its soft label; `uri` is empty when its set could not be read."""
+
+    set: str
+    image: int
+    class_name: str
+    uri: str
+    rows: tuple[BarRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetView:
+    """One distilled set as shown: a sheet, or a problem in words."""
+
+    facts: SetFacts
+    title: str
+    sheet: Sheet | None
+    problem: str
+    cell: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteRow:
+    """The bytes of one arm, as bar widths in percent. `beyond` says how far the bar would leave the scale."""
+
+    arm: Arm
+    parts: tuple[float, float, float]
+    beyond: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A number of the strip under the title."""
+
+    value: str
+    label: str
+    hint: str = ""
+
+
+def render_html(study: Path) -> str:
+    """The report of the study at `study` as one self-contained HTML document.
+
+    Raises:
+        StoreError: the study, or a run record it lists, is missing or damaged.
+    """
+    return render(read_study(study))
+
+
+def render(study: Study) -> str:
+    """`render_html` for a study that is read already."""
+    facts = study.facts
+    palette = Palette(facts)
+    seconds = study.train_seconds
+    groups = plots.groups(study)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            facts=facts,
+            text=text,
+            headline=headline_of(facts),
+            tally=tally(facts),
+            key_facts=_key_facts(facts),
+            rows=[(arm, result_row(arm, seconds.get(arm.name))) for arm in facts.arms],
+            first_of_set=_first_of_set(facts.arms),
+            verdicts=_verdicts(facts),
+            keys=palette.keys,
+            marks=[(MARKS[position % len(MARKS)], group.title) for position, group in enumerate(groups)],
+            accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
+            curves=_curves(study, groups, palette),
+            teacher_plots=_teacher_plots(facts.teacher),
+            sets=[_set_view(entry, study.sets[entry.name], facts) for entry in facts.sets],
+            cards=[_label_card(shown, study) for shown in facts.labels_shown],
+            byte_rows=_byte_rows(facts),
+            bytes_plot=_plot("bytes", plots.bytes_figure(study, palette)) if facts.arms else "",
+            settings=text.flat_settings(facts.protocol.settings),
+            environment=text.flat_settings(facts.environment),
+            study_fingerprint=fingerprint(plain(study.meta)),
+            plotly=Markup(get_plotlyjs()),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("softlabel.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _plot(name: str, figure: plots.Figure) -> Markup:
+    # Plotly writes < and > in its JSON as \u003c and \u003e, so no text in it can end the script element.
+    html = plotly.io.to_html(
+        figure,
+        config=_PLOT_CONFIG,
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"plot-{name}",
+        default_height=f"{figure['layout']['height']}px",
+        validate=False,
+    )
+    return Markup(html)
+
+
+def _curves(study: Study, groups: Sequence[plots.Group], palette: Palette) -> list[tuple[str, Markup, Markup]]:
+    return [
+        (
+            text.upper_first(group.title),
+            _plot(f"accuracy-{number}", plots.accuracy_curves(study, group, palette)),
+            _plot(f"loss-{number}", plots.loss_curves(study, group, palette)),
+        )
+        for number, group in enumerate(groups)
+        if any(run.curve or run.train_loss for arm in group.arms for run in study.runs[arm.name])
+    ]
+
+
+def _teacher_plots(teacher: dict[str, Any] | None) -> list[Markup]:
+    if not teacher or not teacher.get("curve"):
+        return []
+    accuracy, loss = plots.teacher_figures(teacher)
+    return [_plot("teacher-accuracy", accuracy), _plot("teacher-loss", loss)]
+
+
+def _key_facts(facts: StudyFacts) -> list[Fact]:
+    found: list[Fact] = []
+    best = best_arm(facts)
+    full = facts.full_data
+    if best is not None and best is not full:
+        found.append(
+            Fact(value=f"{text.plus_minus(best.final)} %", label="highest accuracy on a small set", hint=best.name)
+        )
+    if full is not None:
+        found.append(Fact(value=f"{text.plus_minus(full.final)} %", label="full data set", hint=full.name))
+    if best is not None and best is not full:
+        size = text.human_bytes(best.bytes.total)
+        found.append(Fact(value=size, label="stored to train it", hint="images, labels and labeler"))
+    if full is not None and best is not None and best is not full and full.bytes.total:
+        share = best.bytes.total / full.bytes.total * 100
+        whole = f"of {text.human_bytes(full.bytes.total)}"
+        found.append(Fact(value=f"{share:.2g} %", label="of the full data set's bytes", hint=whole))
+    return found
+
+
+def _first_of_set(arms: Sequence[Arm]) -> set[str]:
+    """Names of the arms before which the result table draws a rule."""
+    return {arm.name for before, arm in pairwise(arms) if before.set != arm.set}
+
+
+def _verdicts(facts: StudyFacts) -> list[dict[str, Any]]:
+    edges = [0.0]
+    for comparison in facts.comparisons:
+        score = comparison.difference
+        edges += [edge for edge in (score.mean, score.low, score.high) if edge is not None]
+    low, high = min(edges), max(edges)
+    size = max(high - low, 1e-9)
+
+    def place(value: float) -> float:
+        return round(4 + 92 * (value - low) / size, 2)
+
+    return [
+        {
+            "row": verdict_row(comparison),
+            "sentence": finding(facts, comparison),
+            "kind": comparison.verdict.split()[0],
+            "zero": place(0.0),
+            "mean": place(comparison.difference.mean),
+            "low": None if comparison.difference.low is None else place(comparison.difference.low),
+            "high": None if comparison.difference.high is None else place(comparison.difference.high),
+        }
+        for comparison in facts.comparisons
+    ]
+
+
+def _set_view(entry: SetFacts, loaded: DistilledSet | str, facts: StudyFacts) -> SetView:
+    title = text.upper_first(text.images_of(entry, facts.sets))
+    if isinstance(loaded, str):
+        return SetView(facts=entry, title=title, sheet=None, problem=loaded, cell=0)
+    sheet = contact_sheet(loaded)
+    # Few images per class leave room to show each of them larger.
+    cell = 46 if sheet.columns > 4 else 72
+    return SetView(facts=entry, title=title, sheet=sheet, problem="", cell=cell)
+
+
+def _label_card(shown: LabelShown, study: Study) -> LabelCard:
+    loaded = study.sets.get(shown.set)
+    available = isinstance(loaded, DistilledSet) and 0 <= shown.image < len(loaded)
+    uri = picture(loaded.images[shown.image]) if isinstance(loaded, DistilledSet) and available else ""
+    values = [value for bar in shown.bars for value in (bar.before, bar.after)]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    size = max(high - low, 1e-9)
+
+    def span(value: float) -> Span:
+        start, end = sorted((0.0, value))
+        return Span(left=round(100 * (start - low) / size, 2), width=round(100 * (end - start) / size, 2))
+
+    rows = tuple(
+        BarRow(
+            name=study.facts.class_name(bar.class_index),
+            is_target=bar.class_index == shown.target,
+            probability=text.percent(bar.probability),
+            before=span(bar.before),
+            after=span(bar.after),
+            before_value=bar.before,
+            after_value=bar.after,
+        )
+        for bar in shown.bars
+    )
+    return LabelCard(
+        set=shown.set, image=shown.image, class_name=study.facts.class_name(shown.target), uri=uri, rows=rows
+    )
+
+
+def _byte_rows(facts: StudyFacts) -> list[ByteRow]:
+    """Bars on the scale of the largest distilled arm; full data, often far larger, is cut off and says so."""
+    scale = max((arm.bytes.total for arm in facts.distilled_arms or facts.arms), default=0) or 1
+    return [
+        ByteRow(arm=arm, parts=_shares(arm, max(scale, arm.bytes.total)), beyond=_beyond(arm, scale))
+        for arm in facts.arms
+    ]
+
+
+def _shares(arm: Arm, scale: int) -> tuple[float, float, float]:
+    images, labels, labeler = asdict(arm.bytes).values()
+    return (100 * images / scale, 100 * labels / scale, 100 * labeler / scale)
+
+
+def _beyond(arm: Arm, scale: int) -> str:
+    ratio = arm.bytes.total / scale
+    return f"{ratio:.2g} times the scale" if ratio > 1.005 else ""

@@ -1,0 +1,210 @@
+"""The result and verdict tables: rows for a console, Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softlabel.report._facts import Arm, ArmBytes, Comparison, Score, parse_facts
+from softlabel.report._text import NO_VALUE, human_bytes, human_seconds, interval, plus_minus, points
+
+RESULT_COLUMNS = (
+    "arm",
+    "labels",
+    "loss",
+    "final accuracy, %",
+    "95 % interval",
+    "seeds",
+    "best on test, %",
+    "epochs",
+    "images",
+    "labels, bytes",
+    "labeler",
+    "total",
+    "train time",
+)
+VERDICT_COLUMNS = ("arm", "against", "difference, points", "95 % interval", "seeds", "verdict")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One arm. Accuracies are fractions; `cells` is the row as text, under `RESULT_COLUMNS`.
+
+    Attributes:
+        final: accuracy at the last epoch, on the test split: the headline number.
+        best_test: best accuracy over epochs. It is chosen on the test split, and so is optimistic.
+        train_seconds: mean over seeds; None when the run records are not at hand.
+    """
+
+    arm: str
+    set: str | None
+    role: str
+    labels: str
+    loss: str
+    final: Score
+    best_test: Score | None
+    epochs: int
+    bytes: ArmBytes
+    train_seconds: float | None
+    note: str
+    seeds: tuple[int, ...]
+    records: tuple[str, ...]
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.role == "baseline"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return (
+            f"{self.arm} (baseline)" if self.is_baseline else self.arm,
+            self.labels,
+            self.loss,
+            plus_minus(self.final),
+            interval(self.final),
+            str(self.final.n),
+            plus_minus(self.best_test),
+            str(self.epochs),
+            *(
+                human_bytes(size)
+                for size in (self.bytes.images, self.bytes.labels, self.bytes.labeler, self.bytes.total)
+            ),
+            human_seconds(self.train_seconds),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRow:
+    """One paired comparison; `cells` is the row as text, under `VERDICT_COLUMNS`."""
+
+    arm: str
+    against: str
+    difference: Score
+    verdict: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        difference = self.difference
+        low, high = difference.low, difference.high
+        shown = NO_VALUE if low is None or high is None else f"{points(low)} to {points(high)}"
+        return (self.arm, self.against, points(difference.mean), shown, str(difference.n), self.verdict)
+
+
+def result_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] | None = None) -> list[ResultRow]:
+    """One row per arm, in the study's order. `train_seconds` are per arm name, from the run records.
+
+    Raises:
+        StoreError: `meta` is no study manifest.
+    """
+    seconds = train_seconds or {}
+    return [result_row(arm, seconds.get(arm.name)) for arm in parse_facts(meta).arms]
+
+
+def result_row(arm: Arm, train_seconds: float | None) -> ResultRow:
+    """The row of one arm."""
+    return ResultRow(
+        arm=arm.name,
+        set=arm.set,
+        role=arm.role,
+        labels=arm.labels,
+        loss=arm.loss,
+        final=arm.final,
+        best_test=arm.best_test,
+        epochs=arm.epochs,
+        bytes=arm.bytes,
+        train_seconds=train_seconds,
+        note=arm.note,
+        seeds=arm.seeds,
+        records=arm.records,
+    )
+
+
+def verdict_table(meta: Mapping[str, Any]) -> list[VerdictRow]:
+    """One row per comparison, in the study's order.
+
+    Raises:
+        StoreError: `meta` is no study manifest.
+    """
+    return [verdict_row(comparison) for comparison in parse_facts(meta).comparisons]
+
+
+def verdict_row(comparison: Comparison) -> VerdictRow:
+    """The row of one comparison."""
+    return VerdictRow(
+        arm=comparison.arm,
+        against=comparison.against,
+        difference=comparison.difference,
+        verdict=comparison.verdict,
+    )
+
+
+def markdown_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] | None = None) -> str:
+    """The result table and, when there are comparisons, the verdict table, as Markdown."""
+    results = [row.cells for row in result_table(meta, train_seconds)]
+    verdicts = [row.cells for row in verdict_table(meta)]
+    text = _markdown(RESULT_COLUMNS, results, left=3)
+    return f"{text}\n{_markdown(VERDICT_COLUMNS, verdicts, left=2)}" if verdicts else text
+
+
+def csv_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] | None = None) -> str:
+    """One line per arm, for machines: accuracies as fractions with all their digits, bytes, seconds."""
+    buffer = io.StringIO()
+    lines = [_csv_row(row) for row in result_table(meta, train_seconds)]
+    writer = csv.DictWriter(buffer, list(_CSV_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+_CSV_COLUMNS = (
+    *("arm", "set", "role", "labels", "loss", "epochs", "n", "seeds"),
+    *(f"{which}_{part}" for which in ("final", "best_test") for part in ("mean", "std", "low", "high")),
+    *("images_bytes", "labels_bytes", "labeler_bytes", "total_bytes", "train_seconds", "note", "records"),
+)
+
+
+def _csv_row(row: ResultRow) -> dict[str, Any]:
+    return {
+        "arm": _csv_text(row.arm),
+        "set": _csv_text(row.set or ""),
+        "role": _csv_text(row.role),
+        "labels": _csv_text(row.labels),
+        "loss": _csv_text(row.loss),
+        "epochs": row.epochs,
+        "n": row.final.n,
+        "seeds": " ".join(str(seed) for seed in row.seeds),
+        **_csv_score("final", row.final),
+        **_csv_score("best_test", row.best_test),
+        "images_bytes": row.bytes.images,
+        "labels_bytes": row.bytes.labels,
+        "labeler_bytes": row.bytes.labeler,
+        "total_bytes": row.bytes.total,
+        "train_seconds": row.train_seconds,
+        "note": _csv_text(row.note),
+        "records": " ".join(row.records),
+    }
+
+
+def _csv_score(name: str, score: Score | None) -> dict[str, float | None]:
+    parts = ("mean", "std", "low", "high")
+    return {f"{name}_{part}": getattr(score, part) if score else None for part in parts}
+
+
+def _csv_text(text: str) -> str:
+    # A spreadsheet runs a cell that begins like a formula; a quote in front makes it text.
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    rule = ["---" if position < left else "---:" for position in range(len(columns))]
+    lines = [columns, rule, *([markdown_text(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """`text` with the characters that Markdown or HTML would read as markup made harmless, on one line."""
+    escaped = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
+    for character in "|`*[]":
+        escaped = escaped.replace(character, f"\\{character}")
+    return " ".join(escaped.split())

@@ -1,0 +1,40 @@
+"""Paths and file formats: the only code that knows them."""
+
+from softlabel.store._artifact import (
+    MANIFEST,
+    SCHEMA,
+    Artifact,
+    ArtifactWriter,
+    is_complete,
+    new_artifact,
+    read_artifact,
+    write_json,
+)
+from softlabel.store._checkpoint import FileCheckpoint
+from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
+from softlabel.store._images import decode_image, encode_image
+from softlabel.store._sets import load_distilled, save_distilled
+from softlabel.store._store import DEFAULT_STORE, Store
+
+__all__ = [
+    "DEFAULT_STORE",
+    "MANIFEST",
+    "SCHEMA",
+    "Artifact",
+    "ArtifactWriter",
+    "FileCheckpoint",
+    "Store",
+    "decode_image",
+    "disk_errors",
+    "encode_image",
+    "is_complete",
+    "load_distilled",
+    "new_artifact",
+    "read_artifact",
+    "read_tensors",
+    "save_distilled",
+    "sha256",
+    "tensor_bytes",
+    "write_bytes",
+    "write_json",
+]

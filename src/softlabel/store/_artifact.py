@@ -1,0 +1,179 @@
+"""An artifact: a folder of files and one JSON manifest, which is written last.
+
+The manifest's presence means "complete". It holds the kind, the schema version, what the stage wants to
+remember (`meta`), and the SHA-256 and size of every file. A folder appears under its final name in one
+rename, so a half-written artifact is never visible.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softlabel._version import __version__
+from softlabel.core import StoreError, plain
+from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact on disk. `kind` is `teacher`, `distilled`, `labels`, `dataset`, `record` or `study`."""
+
+    path: Path
+    kind: str
+    meta: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """The tensors of the safetensors file `name`, memory-mapped."""
+        return read_tensors(self.path / name)[0]
+
+    def bytes_of(self, prefix: str = "") -> int:
+        """Total size of the files whose name begins with `prefix`."""
+        return sum(entry["bytes"] for name, entry in self.files.items() if name.startswith(prefix))
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Sorted names of the files that begin with `prefix`."""
+        return sorted(name for name in self.files if name.startswith(prefix))
+
+
+class ArtifactWriter:
+    """Collects the files of an artifact in a hidden folder beside its final place. See `new_artifact`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write_tensors(
+        self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write (or replace, whole) the safetensors file `name`."""
+        write_bytes(self.folder / name, tensor_bytes(tensors, metadata))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write (or replace, whole) the file `name`."""
+        write_bytes(self.folder / name, data)
+
+    def remove(self, name: str) -> None:
+        """Drop a scratch file, such as a resume checkpoint, so that it does not become part of the artifact."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def read_tensors(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+        """The tensors and metadata of a file that an interrupted run left here; None when there is none."""
+        path = self.folder / name
+        return read_tensors(path) if path.exists() else None
+
+
+@contextmanager
+def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool = False) -> Iterator[ArtifactWriter]:
+    """Write an artifact; it appears at `path` when the block ends without an exception.
+
+    `meta` may be filled inside the block. With `resumable`, an interrupted block leaves its hidden folder,
+    and the next one for the same `path` finds the files in it; otherwise the hidden folder is removed.
+    An artifact that stands at `path` already (another process was faster) is kept.
+
+    Raises:
+        DiskFullError: the disk filled up.
+        StoreError: `path` cannot be written.
+    """
+    folder = path.parent / (f".{path.name}.partial" if resumable else f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield ArtifactWriter(folder)
+        _write_manifest(folder, kind, meta)
+        with disk_errors(path):
+            if (path / MANIFEST).exists():
+                shutil.rmtree(folder)
+            else:
+                _refuse_foreign(path)
+                os.replace(folder, path)
+    except BaseException:
+        if not resumable:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a complete artifact stands at `path`."""
+    return (path / MANIFEST).is_file()
+
+
+def read_artifact(path: Path, kind: str | None = None, *, verify: bool = True) -> Artifact:
+    """Open the artifact at `path`; with `verify`, check the SHA-256 of every file.
+
+    Raises:
+        StoreError: it is missing, incomplete, of another kind, corrupt, or written by a newer version.
+    """
+    if not path.exists():
+        raise StoreError(f"There is nothing at {path}. Check the path, or make it first.")
+    if not is_complete(path):
+        raise StoreError(f"{path} is no softlabel artifact: it has no {MANIFEST}. Make it again, or check the path.")
+    manifest = _read_json(path / MANIFEST)
+    if not {"schema", "kind", "meta", "files"} <= manifest.keys():
+        raise StoreError(f"{path / MANIFEST} is no softlabel manifest. Check the path, or make the artifact again.")
+    if manifest["schema"] > SCHEMA:
+        raise StoreError(
+            f"{path} was written by softlabel {manifest.get('softlabel')} (schema {manifest['schema']}); this version "
+            f"reads up to schema {SCHEMA}. Upgrade softlabel."
+        )
+    if kind is not None and manifest["kind"] != kind:
+        raise StoreError(f"Expected a {kind} at {path}, found a {manifest['kind']}. Check which path goes where.")
+    artifact = Artifact(path, manifest["kind"], manifest["meta"], manifest["files"])
+    if verify:
+        _verify(artifact)
+    return artifact
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write one JSON file atomically."""
+    write_bytes(path, (json.dumps(plain(data), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path} cannot be read as JSON ({error}). Delete it and make it again.") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{path} does not hold a JSON object. Delete it and make it again.")
+    return data
+
+
+def _write_manifest(folder: Path, kind: str, meta: dict[str, Any]) -> None:
+    # A killed writer may leave temporaries of single files in a resumable folder: they are not part of it.
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink()
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    manifest = {"softlabel": __version__, "schema": SCHEMA, "kind": kind, "meta": meta, "files": files}
+    write_json(folder / MANIFEST, manifest)
+
+
+def _verify(artifact: Artifact) -> None:
+    for name, entry in artifact.files.items():
+        file = artifact.path / name
+        if not file.is_file():
+            raise StoreError(f"{file} is missing, though the manifest lists it. Make {artifact.path.name} again.")
+        found = sha256(file)
+        if found != entry["sha256"]:
+            raise StoreError(
+                f"{file} is corrupt: its SHA-256 is {found[:12]}..., the manifest says {entry['sha256'][:12]}.... "
+                f"Delete {artifact.path} and run the same command again."
+            )
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists():
+        raise StoreError(f"{path} exists and is no complete artifact. Move or delete it, then run again.")

@@ -1,0 +1,56 @@
+"""Where things are kept: one folder with a sub-folder per kind, names that carry fingerprints."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softlabel.store._artifact import _read_json, write_json
+
+DEFAULT_STORE = "softlabel-store"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The paths under one root. Equal work has an equal name, so finished work is found and not repeated."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> "Store":
+        """`$SOFTLABEL_STORE`, or the folder `softlabel-store` here."""
+        return cls(Path(os.environ.get("SOFTLABEL_STORE", DEFAULT_STORE)))
+
+    def teacher(self, label: str, key: str) -> Path:
+        return self.root / "teachers" / _name(label, key)
+
+    def distilled(self, label: str, key: str) -> Path:
+        return self.root / "distilled" / _name(label, key)
+
+    def labels(self, label: str, key: str) -> Path:
+        return self.root / "labels" / _name(label, key)
+
+    def study(self, label: str, key: str) -> Path:
+        return self.root / "studies" / _name(label, key)
+
+    def record(self, key: str) -> Path:
+        return self.root / "records" / f"{key}.json"
+
+    def student(self, key: str) -> Path:
+        """Where a long student training keeps its resume checkpoint."""
+        return self.root / "records" / f".{key}.partial.safetensors"
+
+    def read_record(self, key: str) -> dict[str, Any] | None:
+        """The finished run record `key`, or None."""
+        path = self.record(key)
+        return _read_json(path) if path.exists() else None
+
+    def write_record(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a finished run record; atomic."""
+        write_json(self.record(key), record)
+
+
+def _name(label: str, key: str) -> str:
+    return f"{re.sub(r'[^a-zA-Z0-9]+', '-', label).strip('-')[:80]}-{key}"

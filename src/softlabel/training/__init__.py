@@ -1,0 +1,49 @@
+"""One loop, protocols, optimizers, schedules and teachers."""
+
+from softlabel.training._execution import PRECISIONS, Execution, environment, peak_memory, resolve_execution
+from softlabel.training._loop import History, fit, measure_accuracy, view_loss
+from softlabel.training._optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from softlabel.training._pixels import Normaliser
+from softlabel.training._protocol import BATCH_RULES, POLICIES, REGIMES, Checks, Protocol
+from softlabel.training._teacher import (
+    TEACHER_PROTOCOL,
+    Teacher,
+    check_teacher,
+    load_teacher,
+    mean_logits,
+    renormalise,
+    teacher_path,
+    train_teacher,
+    warn_if_weaker,
+)
+
+__all__ = [
+    "BATCH_RULES",
+    "OPTIMIZERS",
+    "POLICIES",
+    "PRECISIONS",
+    "REGIMES",
+    "SCHEDULES",
+    "TEACHER_PROTOCOL",
+    "Checks",
+    "Execution",
+    "History",
+    "Normaliser",
+    "Optimizer",
+    "Protocol",
+    "Schedule",
+    "Teacher",
+    "check_teacher",
+    "environment",
+    "fit",
+    "load_teacher",
+    "mean_logits",
+    "measure_accuracy",
+    "peak_memory",
+    "renormalise",
+    "resolve_execution",
+    "teacher_path",
+    "train_teacher",
+    "view_loss",
+    "warn_if_weaker",
+]

@@ -1,0 +1,113 @@
+"""Where and how precisely to compute, settled once and recorded with every result."""
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from softlabel._version import __version__
+from softlabel.core import ConfigError, UnknownNameError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A device and a precision: `fp32`, or `bf16` (bfloat16 autocast; weights and optimizer stay float32)."""
+
+    device: str
+    precision: str
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Forward passes run in here."""
+        with torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
+
+    @contextmanager
+    def deterministic(self) -> Iterator[None]:
+        """Same inputs, same bits, on CUDA too: no algorithm search, deterministic cuDNN kernels."""
+        before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
+
+
+def resolve_execution(device: str = "auto", precision: str = "auto") -> Execution:
+    """Settle `auto`: CUDA when there is one; bfloat16 where the hardware computes in it.
+
+    Raises:
+        UnknownNameError: an unknown precision.
+        ConfigError: a device that torch does not know or does not have.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device {device!r} cannot be used ({reason}). Choose auto, cpu or cuda.") from error
+    if precision == "auto":
+        precision = "bf16" if _has_bfloat16(device) else "fp32"
+    return Execution(device, precision)
+
+
+def environment(execution: Execution) -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    return {
+        "softlabel": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "cpu": _cpu_facts()[0],
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if execution.device.startswith("cuda") else execution.device,
+        "precision": execution.precision,
+    }
+
+
+def peak_memory(execution: Execution) -> int:
+    """Bytes: the most that torch allocated on CUDA, or the most that this process ever held in memory."""
+    if execution.device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device == "cpu" and bool({"avx512_bf16", "amx_bf16"} & _cpu_facts()[1])
+
+
+@cache
+def _cpu_facts() -> tuple[str, frozenset[str]]:
+    """Model name and feature flags; empty flags where the system does not tell."""
+    model, flags = platform.processor() or platform.machine(), frozenset[str]()
+    facts = Path("/proc/cpuinfo")
+    if os.access(facts, os.R_OK):
+        for line in facts.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() == "flags":
+                flags = frozenset(value.split())
+                break
+    return model, flags

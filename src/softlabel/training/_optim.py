@@ -1,0 +1,110 @@
+"""Optimizers and learning-rate schedules as plain configurations."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from softlabel.core import ConfigError, UnknownNameError
+
+OPTIMIZERS = {
+    "adamw": "AdamW (decoupled weight decay)",
+    "adam": "Adam (weight decay added to the gradient)",
+    "sgd": "SGD; momentum and nesterov as set",
+    "rmsprop": "RMSprop; momentum as set",
+}
+
+SCHEDULES = {
+    "constant": "the learning rate never changes",
+    "multistep": "times `gamma` at 2E//3 and 5E//6 (GIFT)",
+    "halfway": "times `gamma` from epoch E//2 + 1 on (DC, DSA, DM, MTT)",
+    "step": "times `gamma` every E//4 epochs (no-distillation)",
+    "cosine": "half a cosine wave down to 0, per epoch",
+    "half_cosine": "0.5 (1 + cos(pi e / 2E)): a quarter of a wave, ends at half the rate (RDED's code)",
+    "warmup_linear": "linear rise over the first `warmup` share of the steps, then linear fall to 0, per step",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """An optimizer and its settings.
+
+    Attributes:
+        decay_on: `all` parameters, or `matrices` only (weights with two or more dimensions, as RDED's code does).
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.0
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_on: str = "all"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The torch optimizer over the model's parameters.
+
+        Raises:
+            UnknownNameError: no such optimizer.
+            ConfigError: a learning rate that is not positive.
+        """
+        if self.name not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", self.name, OPTIMIZERS)
+        if not self.lr > 0:
+            raise ConfigError(f"The learning rate must be above 0. Got {self.lr} instead.")
+        groups = self._groups(model)
+        if self.name == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+        if self.name == "rmsprop":
+            return torch.optim.RMSprop(groups, lr=self.lr, momentum=self.momentum)
+        kind = torch.optim.AdamW if self.name == "adamw" else torch.optim.Adam
+        return kind(groups, lr=self.lr, betas=self.betas)
+
+    def _groups(self, model: nn.Module) -> list[dict[str, object]]:
+        parameters = list(model.parameters())
+        if self.decay_on == "all":
+            return [{"params": parameters, "weight_decay": self.weight_decay}]
+        if self.decay_on != "matrices":
+            raise UnknownNameError("decay_on", self.decay_on, ("all", "matrices"))
+        matrices = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        return [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How the learning rate changes. See `SCHEDULES`."""
+
+    name: str = "constant"
+    gamma: float = 0.2
+    warmup: float = 0.2
+
+    def factor(self, epoch: int, epochs: int, within: float = 0.0) -> float:
+        """What the learning rate is multiplied by in epoch `epoch` (from 0) of `epochs`, `within` it in [0, 1).
+
+        Raises:
+            UnknownNameError: no such schedule.
+        """
+        if self.name == "constant":
+            return 1.0
+        if self.name == "multistep":
+            return self.gamma ** sum(epoch >= mark for mark in (2 * epochs // 3, 5 * epochs // 6))
+        if self.name == "halfway":
+            return self.gamma if epoch > epochs // 2 else 1.0
+        if self.name == "step":
+            return self.gamma ** (epoch // max(1, epochs // 4))
+        if self.name == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if self.name == "half_cosine":
+            return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
+        if self.name == "warmup_linear":
+            progress = (epoch + within) / epochs
+            return min((progress + 1e-3) / self.warmup, 1.0) if progress < self.warmup else self._fall(progress)
+        raise UnknownNameError("schedule", self.name, SCHEDULES)
+
+    def _fall(self, progress: float) -> float:
+        return max((1 - progress) / (1 - self.warmup), 0.0)

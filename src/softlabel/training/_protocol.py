@@ -1,0 +1,152 @@
+"""A protocol: everything about the training of a model that changes a number."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from softlabel.core import ConfigError, UnknownNameError, fingerprint
+from softlabel.losses import Loss
+from softlabel.training._optim import Optimizer, Schedule
+from softlabel.views import (
+    CutMix,
+    DSAClassic,
+    DSAGift,
+    FactorCrop,
+    Flip,
+    PatchShuffle,
+    Policy,
+    RandomResizedCrop,
+    ShiftCrop,
+)
+
+POLICIES: dict[str, Callable[[int], Policy]] = {
+    "none": lambda factor: (),
+    "flip-crop": lambda factor: (Flip(), ShiftCrop(padding=4)),
+    "shift": lambda factor: (ShiftCrop(padding=2),),
+    "dsa": lambda factor: (DSAClassic(),),
+    "gift": lambda factor: (FactorCrop(factor=1), DSAGift()),
+    "gift-factor": lambda factor: (FactorCrop(factor=factor), DSAGift()),
+    "rded": lambda factor: (
+        PatchShuffle(factor=factor),
+        RandomResizedCrop(min_scale=1 / factor, max_scale=1.0),
+        Flip(),
+        CutMix(alpha=1.0),
+    ),
+}
+"""Named augmentation policies, given the tiles per side of the training images.
+
+`gift` ignores mosaics, as the released code does everywhere but for RDED on ImageNet-1K with ResNet-18, where it uses
+factor 2 (`gift-factor`). `flip-crop` and `shift` are for teachers (of photographs, and of digits).
+"""
+
+BATCH_RULES: dict[str, Callable[[int, int], int]] = {
+    "gift": lambda images, classes: next(
+        batch for limit, batch in ((10, 10), (500, 50), (20_000, 100), (images, 200)) if images <= limit
+    ),
+    "rded": lambda images, classes: min(images, _rded_batch(images, classes)),
+}
+"""Batch size from (number of images, number of classes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """When the test split is looked at, besides the last epoch, which always is.
+
+    Attributes:
+        count: every epochs // count epochs, or
+        every: every so many epochs, when count is 0;
+        start: not before this share of the epochs.
+    """
+
+    count: int = 0
+    every: int = 0
+    start: float = 0.0
+
+    def at(self, epoch: int, epochs: int) -> bool:
+        """Whether to test after epoch `epoch` (from 0) of `epochs`."""
+        if epoch == epochs - 1:
+            return True
+        every = max(1, epochs // self.count) if self.count else self.every
+        return every > 0 and epoch >= self.start * epochs and (epoch + 1) % every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a student (or a teacher) is trained.
+
+    Attributes:
+        name: for people; not part of the fingerprint.
+        source: where it comes from and what differs; not part of the fingerprint.
+        epochs: passes over the training images.
+        batch: a size, or the name of a rule in `BATCH_RULES`.
+        views: a name in `POLICIES`, or a tuple of view operations.
+        labels: label regime `hard`, `fixed` or `online`.
+        loss: see `softlabel.losses.LOSSES`.
+        extra_epoch: train epochs + 1 (no-distillation's `range(epochs + 1)`).
+        norm_momentum: of the student's batch norms. RDED's code runs every batch through the student twice in train
+            mode, which moves the running statistics twice: that is 1 - 0.9^2 = 0.19 instead of 0.1.
+        checks: when test accuracy is measured for the curve and the best-on-test column.
+    """
+
+    name: str
+    epochs: int
+    batch: int | str
+    optimizer: Optimizer
+    source: str = ""
+    views: str | Policy = "none"
+    labels: str = "online"
+    loss: Loss = field(default_factory=lambda: Loss("gift"))
+    schedule: Schedule = field(default_factory=Schedule)
+    extra_epoch: bool = False
+    norm_momentum: float = 0.1
+    checks: Checks = field(default_factory=Checks)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ConfigError(f"A protocol needs 1 epoch or more. Got {self.epochs} instead.")
+        if isinstance(self.views, str) and self.views not in POLICIES:
+            raise UnknownNameError("view policy", self.views, POLICIES)
+        if isinstance(self.batch, str) and self.batch not in BATCH_RULES:
+            raise UnknownNameError("batch rule", self.batch, BATCH_RULES, "Or give a number.")
+        if isinstance(self.batch, int) and self.batch < 1:
+            raise ConfigError(f"A batch holds 1 image or more. Got {self.batch} instead.")
+        if self.labels not in REGIMES:
+            raise UnknownNameError("label regime", self.labels, REGIMES)
+        self.schedule.factor(0, 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what changes a number: all fields but `name` and `source`."""
+        skip = ("name", "source")
+        return fingerprint({key: value for key, value in vars(self).items() if key not in skip})
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + int(self.extra_epoch)
+
+    def with_labels(self, labels: str | None) -> "Protocol":
+        """The same with another label regime; None leaves it."""
+        return self if labels is None else replace(self, labels=labels)
+
+    def policy(self, factor: int) -> Policy:
+        """The view operations for training images of `factor` tiles per side."""
+        return POLICIES[self.views](factor) if isinstance(self.views, str) else self.views
+
+    def batch_size(self, images: int, classes: int) -> int:
+        """The batch size for a training set of that many images and classes."""
+        return BATCH_RULES[self.batch](images, classes) if isinstance(self.batch, str) else min(self.batch, images)
+
+
+REGIMES = {
+    "hard": "the class index only; no teacher",
+    "fixed": "one soft label per image, made once on the image as it is",
+    "online": "the teacher looks at every view",
+}
+
+
+def _rded_batch(images: int, classes: int) -> int:
+    # The released code lists IPC 1, 10 and 50 only and has batch 0 elsewhere; here an IPC between two listed ones
+    # takes the batch of the smaller.
+    column = 0 if images < 10 * classes else 1 if images < 50 * classes else 2
+    if classes <= 10:
+        return (10, 50, 100)[column]
+    return 100 if classes == 200 else (20, 100, 200)[column]
