@@ -15,8 +15,8 @@ from softlabel.data._splits import moments, stratified
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("SOFTLABEL_DATA", raising=False)
 
 

@@ -20,7 +20,7 @@ from softlabel.report import (
 from softlabel.report._facts import parse_facts
 from softlabel.report._headline import tally
 from softlabel.report._palette import Palette
-from softlabel.report._text import flat_settings, human_bytes, human_seconds, loss_name, percent, points
+from softlabel.report._text import duration, flat_settings, human_bytes, loss_name, percent, points
 
 BLANK: dict[str, Any] = {"std": None, "low": None, "high": None}
 
@@ -252,7 +252,7 @@ def test_numbers_read_well() -> None:
         "47 MB",
         "3 TB",
     ]
-    assert [human_seconds(value) for value in (None, 9.31, 95.0, 7290.0)] == [
+    assert [duration(value) for value in (None, 9.31, 95.0, 7290.0)] == [
         "\u2014",
         "9.3 s",
         "1 min 35 s",

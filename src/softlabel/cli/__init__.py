@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     progress = ConsoleProgress()
     command: Any = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="softlabel",
         description="Distil a labelled image dataset into a tiny training set whose labels do the work.",
         args=list(words) or ["--help"],

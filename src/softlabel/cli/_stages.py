@@ -7,7 +7,7 @@ import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, fingerprint, human_bytes, human_seconds
+from softlabel.core import ConfigError, LabelSource, fingerprint, human_bytes, human_seconds
 from softlabel.evaluation import (
     SetOptions,
     SetPaths,
@@ -194,6 +194,7 @@ class Train:
         if self.loss is not None:
             protocol = replace(protocol, loss=Loss.parse(self.loss))
         store, execution = self.machine.open_store(), self.machine.execution()
+        source: LabelSource
         if stored is not None:
             source = load_labels(stored, distilled)
         else:

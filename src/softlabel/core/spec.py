@@ -50,7 +50,8 @@ def build_config(config_class: type[Config], options: Mapping[str, Option], owne
     Raises:
         ConfigError: for an option that does not exist (the message lists those that do) or whose type is wrong.
     """
-    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    settable = [field for field in dataclasses.fields(config_class) if field.init]  # type: ignore[arg-type]
+    fields = {field.name: field for field in settable}
     checked: dict[str, Any] = {}
     for key, value in options.items():
         if key not in fields:

@@ -43,10 +43,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     Raises:
         DataError: fewer than two class folders.
     """
-    try:
-        entries = sorted(entry.name for entry in os.scandir(folder) if not _is_clutter(entry.name))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error}). Check its permissions.") from error
+    entries = _list(folder)
     names = [name for name in entries if (folder / name).is_dir()]
     stray = [name for name in entries if name not in names and Path(name).suffix.lower() in SUFFIXES]
     if stray:
@@ -68,6 +65,13 @@ def sort_names(names: list[str]) -> list[str]:
     return sorted(names)
 
 
+def _list(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not _is_clutter(name))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error}). Check its permissions.") from error
+
+
 def _is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER or name == "__MACOSX"
 
@@ -77,7 +81,7 @@ def _files(folder: Path, names: tuple[str, ...]) -> list[list[Path]]:
 
 
 def _class_files(folder: Path) -> list[Path]:
-    names = sorted(name for name in os.listdir(folder) if not _is_clutter(name))
+    names = _list(folder)
     for name in names:
         if Path(name).suffix.lower() not in SUFFIXES or (folder / name).is_dir():
             raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from softlabel.core import DataError, Split
+from softlabel.core import DataError
 from softlabel.data._cifar import cifar_binary_source
 from softlabel.data._folder import folder_source
 from softlabel.data._idx import idx_source
@@ -191,8 +191,7 @@ def _origin(known: Known, source: Source, raw: Raw) -> str:
 
 
 def _is_jpeg(part: RawSplit) -> bool:
-    if isinstance(part, Split) or not len(part):
+    if not isinstance(part, Pictures) or not len(part):
         return False
-    assert isinstance(part, Pictures)
     with part.open(0) as file:
         return file.read(2) == b"\xff\xd8"

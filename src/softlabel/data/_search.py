@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softlabel.core import DataError
-from softlabel.data._known import FASHION_MNIST, KNOWN, Known
+from softlabel.data._known import KNOWN, Known
 from softlabel.data._raw import Source
 
 DATA_VARIABLE = "SOFTLABEL_DATA"
@@ -98,6 +98,8 @@ def _look(known: Known) -> tuple[Source | None, list[str]]:
             source = known.source_at(place)
         except DataError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{place} cannot be read ({error}).")
         else:
             if source is not None:
                 return source, problems
@@ -110,9 +112,4 @@ def _places(known: Known) -> list[Path]:
         places.extend(entry / name for name in (*known.places, *known.refused))
         if entry.name in known.places:
             places.append(entry)
-    return [place for place in places if place.exists()]
-
-
-def fetchable() -> tuple[str, ...]:
-    """The names that `fetch_dataset` can download."""
-    return (FASHION_MNIST.name,)
+    return [place for place in places if os.path.exists(place)]

@@ -29,7 +29,7 @@ from softlabel.distill._coresets import (
     random_images,
 )
 from softlabel.distill._rded import RdedConfig, rded
-from softlabel.training import Execution, Teacher, check_teacher, warn_if_weaker
+from softlabel.training import Execution, Teacher, check_teacher, resolve_execution, warn_if_weaker
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def distill(
     teachers: Sequence[Teacher] = (),
     *,
     ipc: int,
-    seed: int,
-    execution: Execution,
+    seed: int = 0,
+    execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> DistilledSet:
     """Make a distilled set of `ipc` images per class from the train split.
@@ -108,6 +108,7 @@ def distill(
         TeacherMismatchError: a teacher that does not fit the data.
         DistillError: too few images.
     """
+    execution = execution or resolve_execution()
     method, options = find_method(spec)
     name = spec.partition(":")[0]
     config: Any = build_config(method.config, options, f"The method {name!r}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 from softlabel.core import ConfigError, Dataset, Progress
 from softlabel.distill._common import Images, class_indices, require_images
 from softlabel.training import Execution, Normaliser, Teacher, mean_logits
-from softlabel.views import crop_resize, random_resized_boxes
+from softlabel.views import crop_resize, random_resized_boxes, tile_edges
 
 BATCH = 512
 
@@ -84,7 +85,7 @@ def mosaic(patches: Tensor, ipc: int, factor: int, height: int, width: int) -> T
     divisible by `factor`, the first tiles are one pixel longer and nearest-neighbour sampling fills them.
     """
     tiles = patches.view(factor, factor, ipc, *patches.shape[1:])
-    heights, widths = _tile_sizes(height, factor), _tile_sizes(width, factor)
+    heights, widths = _lengths(height, factor), _lengths(width, factor)
     rows = [
         torch.cat([_nearest(tiles[r, c], heights[r], widths[c]) for c in range(factor)], dim=-1) for r in range(factor)
     ]
@@ -138,8 +139,9 @@ def _pad(patches: Tensor, height: int, width: int) -> Tensor:
     return F.pad(patches, (left, right, top, bottom)) if top or left or bottom or right else patches
 
 
-def _tile_sizes(length: int, factor: int) -> list[int]:
-    return [length // factor + (1 if index < length % factor else 0) for index in range(factor)]
+def _lengths(size: int, factor: int) -> list[int]:
+    edges = tile_edges(size, factor)
+    return [end - start for start, end in pairwise(edges)]
 
 
 def _nearest(images: Tensor, height: int, width: int) -> Tensor:

@@ -28,8 +28,8 @@ RDED = Protocol(
     source=(
         "RDED's released code (CVPR 2024). KL at T=20 without T^2; CutMix on every batch; weight decay on matrices "
         "only; the cosine that ends at half the rate; batch norms that see every batch twice. Normalisation is the "
-        "data's own, where the code uses ImageNet's for every data set; an IPC that the code does not list takes the batch "
-        "of the next smaller listed one."
+        "data's own, where the code uses ImageNet's for every data set; an IPC that the code does not list takes the "
+        "batch of the next smaller listed one."
     ),
     epochs=300,
     batch="rded",

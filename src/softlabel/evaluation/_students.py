@@ -19,7 +19,7 @@ from softlabel.core import (
 from softlabel.labels import HardLabels
 from softlabel.models import build_model
 from softlabel.store import FileCheckpoint, Store
-from softlabel.training import Execution, Protocol, environment, fit, peak_memory
+from softlabel.training import Execution, Protocol, environment, fit, peak_memory, resolve_execution
 
 Record = dict[str, Any]
 
@@ -31,8 +31,8 @@ def train_student(
     data: Dataset,
     protocol: Protocol,
     student: str,
-    seed: int,
-    execution: Execution,
+    seed: int = 0,
+    execution: Execution | None = None,
     store: Store | None = None,
     arm: str = "",
     progress: Progress | None = None,
@@ -56,6 +56,7 @@ def train_student(
         TeacherMismatchError: the set stands for other classes than the data has.
         NonFiniteLossError: training blew up.
     """
+    execution = execution or resolve_execution()
     _check_classes(distilled, data)
     if not protocol.loss.needs_teacher:
         labels, protocol = HardLabels(), replace(protocol, labels="hard")

@@ -264,6 +264,9 @@ def _comparisons(
         for loss in comparison.losses
         for earlier, later in combinations(sets, 2)
     ]
+    # The main question first: what the last loss gains over the first, on the last family of sets.
+    main = (arm_name(sets[-1].name, comparison.losses[-1]), arm_name(sets[-1].name, comparison.losses[0]))
+    pairs.sort(key=lambda pair: pair != main)
     return [_paired(arm, against, records) for arm, against in pairs]
 
 

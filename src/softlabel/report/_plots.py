@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, Score, SetFacts
 from softlabel.report._palette import FULL_DATA, INK, MUTED, RULE, SYMBOLS, Palette
 from softlabel.report._study import Run, Study
-from softlabel.report._text import human_bytes, images_of, interval, percent, plus_minus
+from softlabel.report._text import images_of, interval, percent, plus_minus
 
 Figure = dict[str, Any]
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, ArmBytes, Comparison, Score, parse_facts
-from softlabel.report._text import NO_VALUE, human_bytes, human_seconds, interval, plus_minus, points
+from softlabel.report._text import NO_VALUE, duration, interval, plus_minus, points
 
 RESULT_COLUMNS = (
     "arm",
@@ -70,7 +71,7 @@ class ResultRow:
                 human_bytes(size)
                 for size in (self.bytes.images, self.bytes.labels, self.bytes.labeler, self.bytes.total)
             ),
-            human_seconds(self.train_seconds),
+            duration(self.train_seconds),
         )
 
 

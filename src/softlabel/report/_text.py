@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from softlabel.core import parse_spec
+from softlabel.core import human_bytes as human_bytes  # for the templates, which see this module
+from softlabel.core import human_seconds, parse_spec
 from softlabel.report._facts import Arm, Score, SetFacts
 
 MINUS = "\u2212"
@@ -49,25 +50,9 @@ def interval(score: Score | None) -> str:
     return f"{percent(score.low)} to {percent(score.high)}"
 
 
-def human_bytes(count: int) -> str:
-    """`12345` -> `12.3 kB`, in decimal units."""
-    value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
-
-
-def human_seconds(seconds: float | None) -> str:
-    """`9.31` -> `9.3 s`, `95` -> `1 min 35 s`, `7290` -> `2 h 2 min`."""
-    if seconds is None:
-        return NO_VALUE
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min"
+def duration(seconds: float | None) -> str:
+    """`human_seconds`, or a dash when it is not known."""
+    return NO_VALUE if seconds is None else human_seconds(seconds)
 
 
 def count_of(count: int, noun: str) -> str:

@@ -24,7 +24,7 @@ from softlabel.core import (
 from softlabel.losses import Loss
 from softlabel.models import as_classifier, build_model
 from softlabel.store import ArtifactWriter, FileCheckpoint, Store, is_complete, new_artifact, read_artifact
-from softlabel.training._execution import Execution, environment
+from softlabel.training._execution import Execution, environment, resolve_execution
 from softlabel.training._loop import History, fit, measure_accuracy
 from softlabel.training._optim import Optimizer, Schedule
 from softlabel.training._protocol import Checks, Protocol
@@ -90,7 +90,7 @@ def train_teacher(
     *,
     arch: str,
     store: Store,
-    execution: Execution,
+    execution: Execution | None = None,
     seed: int = 0,
     protocol: Protocol = TEACHER_PROTOCOL,
     save_every: int = 1,
@@ -105,6 +105,7 @@ def train_teacher(
     Returns:
         the artifact's folder.
     """
+    execution = execution or resolve_execution()
     if save_every < 1:
         raise ConfigError(f"--save-every must be 1 or more. Got {save_every} instead.")
     identity = _identity(data, arch, protocol, seed, save_every, execution)
