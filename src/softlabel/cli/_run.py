@@ -113,7 +113,7 @@ class Evaluate:
             return
         if with_random:
             for seed in comparison.seeds:
-                make_set(random, data, [], seed, store, execution, session.progress)
+                make_set(random, data, [], seed, store, execution, progress=session.progress)
         study = compare(
             comparison,
             data,

@@ -46,6 +46,8 @@ class Teach:
     """Keep the weights after every so many epochs."""
     seed: int = 0
     """Seed of initialisation, order and views."""
+    out: Path | None = None
+    """Folder to keep it in. Default: its place in the store."""
     data: Data = field(default_factory=Data)
     machine: Machine = field(default_factory=Machine)
 
@@ -72,6 +74,7 @@ class Teach:
             seed=self.seed,
             protocol=protocol,
             save_every=self.save_every,
+            out=self.out,
             progress=session.progress,
         )
         meta = read_artifact(path, "teacher", verify=False).meta
@@ -105,6 +108,8 @@ class Distill:
     """png or webp (lossless), or jpeg-Q with quality Q from 1 to 100."""
     seed: int = 0
     """Seed of every draw."""
+    out: Path | None = None
+    """Folder to keep it in. Default: its place in the store."""
     data: Data = field(default_factory=Data)
     teachers: Teachers = field(default_factory=Teachers)
     machine: Machine = field(default_factory=Machine)
@@ -121,7 +126,7 @@ class Distill:
             line = plan_set(options, family, data, teachers[0] if teachers else None, execution)
             print_plan([line], execution, self.machine.json)
             return
-        path = make_set(options, data, teachers, self.seed, store, execution, session.progress)
+        path = make_set(options, data, teachers, self.seed, store, execution, out=self.out, progress=session.progress)
         made = load_distilled(path)
         if self.machine.json:
             print_json({"distilled": str(path), **read_artifact(path, "distilled", verify=False).meta})
@@ -140,6 +145,8 @@ class Label:
 
     distilled: tyro.conf.Positional[Path]
     """Folder of a distilled set."""
+    out: Path | None = None
+    """Folder to keep them in. Default: their place in the store."""
     teachers: Teachers = field(default_factory=Teachers)
     machine: Machine = field(default_factory=Machine)
 
@@ -147,7 +154,9 @@ class Label:
         distilled = load_distilled(self.distilled)
         store, execution = self.machine.open_store(), self.machine.execution()
         labels = fixed_labels(self.teachers.load(), distilled, execution)
-        path = store.labels(f"{distilled.info.name}-fixed", fingerprint(labels.fingerprint, distilled.digest))
+        path = self.out or store.labels(
+            f"{distilled.info.name}-fixed", fingerprint(labels.fingerprint, distilled.digest)
+        )
         facts = {"labels": str(path), "regime": labels.regime, "images": len(distilled), "bytes": labels.label_bytes}
         if self.machine.dry_run:
             print_json(facts) if self.machine.json else print(f"would write {facts['bytes']} bytes to {path}")

@@ -71,7 +71,7 @@ class Split:
 
     def subset(self, index: Tensor) -> "Split":
         """The images and targets at `index` (int64 [M]), copied."""
-        return Split(self.images[index], self.targets[index])
+        return Split(self.images.index_select(0, index), self.targets[index])
 
     def counts(self, classes: int) -> list[int]:
         """How many images each class has."""
@@ -127,8 +127,11 @@ class DistilledSet:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of images, targets and data set: what a student can see."""
-        return fingerprint(tensor_fingerprint(self.images, self.targets), self.info)
+        """Fingerprint of images, targets, classes and normalisation: what a student can see, and no path."""
+        info = self.info
+        return fingerprint(
+            tensor_fingerprint(self.images, self.targets), info.digest, info.class_names, info.mean, info.std
+        )
 
 
 @runtime_checkable

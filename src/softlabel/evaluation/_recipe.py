@@ -10,7 +10,7 @@ from softlabel.data import load_dataset
 from softlabel.distill import check_method, distill, find_method
 from softlabel.evaluation._study import Comparison, SetPaths, compare
 from softlabel.models import check_model
-from softlabel.store import Store, is_complete, read_artifact, save_distilled
+from softlabel.store import Store, is_complete, load_distilled, read_artifact, require_same, save_distilled
 from softlabel.training import TEACHER_PROTOCOL, Execution, Protocol, Teacher, load_teacher, train_teacher
 
 
@@ -108,7 +108,7 @@ def run_recipe(
         SetPaths(
             options.name,
             tuple(
-                (seed, make_set(options, data, [teacher], seed, store, execution, progress))
+                (seed, make_set(options, data, [teacher], seed, store, execution, progress=progress))
                 for seed in recipe.comparison.seeds
             ),
         )
@@ -134,27 +134,37 @@ def make_set(
     seed: int,
     store: Store,
     execution: Execution,
+    *,
+    out: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Make and keep a distilled set; an equal one that is finished is found."""
-    path = set_path(options, data, teachers, seed, store, execution)
-    if not is_complete(path):
-        made = distill(
-            options.method, data, teachers, ipc=options.ipc, seed=seed, execution=execution, progress=progress
-        )
-        save_distilled(made, path, options.storage)
+    """Make and keep a distilled set; an equal one that is finished is found.
+
+    Args:
+        out: the artifact's folder; its place in the store by default.
+
+    Raises:
+        StoreError: `out` holds another set.
+    """
+    key = _set_key(options, data, teachers, seed, execution)
+    path = out or set_path(options, data, teachers, seed, store, execution)
+    if is_complete(path):
+        require_same(path, "distilled set", load_distilled(path).provenance.get("key", ""), key)
+        return path
+    made = distill(options.method, data, teachers, ipc=options.ipc, seed=seed, execution=execution, progress=progress)
+    save_distilled(replace(made, provenance={**made.provenance, "key": key}), path, options.storage)
     return path
 
 
 def set_path(
-    options: SetOptions,
-    data: Dataset,
-    teachers: Sequence[Teacher],
-    seed: int,
-    store: Store,
-    execution: Execution,
+    options: SetOptions, data: Dataset, teachers: Sequence[Teacher], seed: int, store: Store, execution: Execution
 ) -> Path:
-    """Where the set of these options stands, or will stand."""
+    """Where the set of these options stands, or will stand, in the store."""
+    key = _set_key(options, data, teachers, seed, execution)
+    return store.distilled(f"{data.info.name}-{options.method}-ipc{options.ipc}-s{seed}", key)
+
+
+def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], seed: int, execution: Execution) -> str:
     if find_method(options.method)[0].teacher == "no":
         teachers = ()
     identity = {
@@ -168,7 +178,7 @@ def set_path(
         # A chosen patch can depend on rounding: precision and device belong to the identity of scored sets.
         "execution": [execution.device, execution.precision] if teachers else [],
     }
-    return store.distilled(f"{data.info.name}-{options.method}-ipc{options.ipc}-s{seed}", fingerprint(identity))
+    return fingerprint(identity)
 
 
 def teacher_facts(paths: Sequence[Path], teachers: Sequence[Teacher], store: Store) -> dict[str, Any] | None:

@@ -4,14 +4,23 @@ from pathlib import Path
 
 from softlabel.core import ConfigError, DistilledSet
 from softlabel.labels._sources import FixedLabels
-from softlabel.store import is_complete, new_artifact, read_artifact
+from softlabel.store import is_complete, new_artifact, read_artifact, require_same
 
 
 def save_labels(labels: FixedLabels, distilled: DistilledSet, path: Path) -> None:
-    """Keep one label per image; an equal artifact that is complete is left alone."""
+    """Keep one label per image; an equal artifact that is complete is left alone.
+
+    Raises:
+        StoreError: other labels stand at `path`.
+    """
     if is_complete(path):
+        found = read_artifact(path, "labels").meta
+        require_same(
+            path, "set of labels", found["fingerprint"] + found["distilled"], labels.fingerprint + distilled.digest
+        )
         return
     meta = {
+        "fingerprint": labels.fingerprint,
         "regime": labels.regime,
         "space": "logits",
         "classes": list(distilled.info.class_names),

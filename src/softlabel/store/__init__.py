@@ -8,6 +8,7 @@ from softlabel.store._artifact import (
     is_complete,
     new_artifact,
     read_artifact,
+    require_same,
     write_json,
 )
 from softlabel.store._checkpoint import FileCheckpoint
@@ -32,6 +33,7 @@ __all__ = [
     "new_artifact",
     "read_artifact",
     "read_tensors",
+    "require_same",
     "save_distilled",
     "sha256",
     "tensor_bytes",

@@ -102,6 +102,19 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
         raise
 
 
+def require_same(path: Path, kind: str, found: str, expected: str) -> None:
+    """Refuse to take the artifact at `path` for another one.
+
+    Raises:
+        StoreError: it was made with other settings, data or seed.
+    """
+    if found != expected:
+        raise StoreError(
+            f"{path} already holds another {kind} (made with other settings, data or seed). Nothing is overwritten: "
+            f"choose another --out, or move it away."
+        )
+
+
 def is_complete(path: Path) -> bool:
     """Whether a complete artifact stands at `path`."""
     return (path / MANIFEST).is_file()

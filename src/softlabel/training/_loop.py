@@ -188,7 +188,7 @@ class _Batches:
         return list(order.split(self.size))
 
     def view(self, index: Tensor, draws: torch.Generator) -> tuple[Tensor, Mix | None]:
-        images = self.normalise(self.images[index.to(self.images.device)])
+        images = self.normalise(self.images.index_select(0, index.to(self.images.device)))
         params = sample(self.policy, len(index), self.height, self.width, draws).to(self.device)
         views = apply(images, params)
         return views.contiguous(memory_format=torch.channels_last), params.mix

@@ -23,7 +23,15 @@ from softlabel.core import (
 )
 from softlabel.losses import Loss
 from softlabel.models import as_classifier, build_model
-from softlabel.store import ArtifactWriter, FileCheckpoint, Store, is_complete, new_artifact, read_artifact
+from softlabel.store import (
+    ArtifactWriter,
+    FileCheckpoint,
+    Store,
+    is_complete,
+    new_artifact,
+    read_artifact,
+    require_same,
+)
 from softlabel.training._execution import Execution, environment, resolve_execution
 from softlabel.training._loop import History, fit, measure_accuracy
 from softlabel.training._optim import Optimizer, Schedule
@@ -94,6 +102,7 @@ def train_teacher(
     seed: int = 0,
     protocol: Protocol = TEACHER_PROTOCOL,
     save_every: int = 1,
+    out: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train a teacher and keep it; an equal one that is finished is found, an interrupted one is continued.
@@ -102,18 +111,26 @@ def train_teacher(
     the last one (`epochs/000.safetensors`, ...), the test accuracy of every epoch, and the data's facts. The final
     epoch is the teacher: nothing is chosen on the test split.
 
+    Args:
+        out: the artifact's folder; its place in the store by default.
+
     Returns:
         the artifact's folder.
+
+    Raises:
+        ConfigError: `out` holds another teacher, or `save_every` is below 1.
+        NonFiniteLossError: training blew up.
     """
     execution = execution or resolve_execution()
     if save_every < 1:
         raise ConfigError(f"--save-every must be 1 or more. Got {save_every} instead.")
     identity = _identity(data, arch, protocol, seed, save_every, execution)
     key = fingerprint(identity)
-    path = teacher_path(
+    path = out or teacher_path(
         data, arch=arch, protocol=protocol, store=store, execution=execution, seed=seed, save_every=save_every
     )
     if is_complete(path):
+        require_same(path, "teacher", read_artifact(path, "teacher", verify=False).meta["fingerprint"], key)
         return path
     model = build_model(
         arch, image_shape=data.info.image_shape, classes=data.info.classes, seed=stream_seed(seed, "teacher", "init")
