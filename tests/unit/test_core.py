@@ -303,8 +303,7 @@ def test_label_sources_are_known_by_their_shape() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345, "12.3 kB"), (999_499, "999 kB"), (999_500, "1 MB")]
-    + [(5 * 10**9, "5 GB"), (7 * 10**12, "7 TB")],
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345, "12.3 kB"), (999_500, "1 MB"), (7 * 10**15, "7e+03 TB")],
 )
 def test_sizes_read_well(count: int, text: str) -> None:
     assert human_bytes(count) == text

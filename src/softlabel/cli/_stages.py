@@ -7,7 +7,7 @@ import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, LabelSource, fingerprint, human_bytes, human_seconds
+from softlabel.core import LabelSource, fingerprint, human_bytes, human_seconds
 from softlabel.evaluation import (
     SetOptions,
     SetPaths,
@@ -20,7 +20,6 @@ from softlabel.evaluation import (
     train_student,
 )
 from softlabel.labels import fixed_labels, load_labels, make_labels, save_labels
-from softlabel.losses import Loss
 from softlabel.store import load_distilled, read_artifact
 from softlabel.training import TEACHER_PROTOCOL, train_teacher
 
@@ -201,18 +200,14 @@ class Train:
         stored = Path(self.labels) if self.labels is not None and Path(self.labels).is_dir() else None
         protocol = find_protocol(self.protocol, self.epochs).with_labels("fixed" if stored else self.labels)
         if self.loss is not None:
-            protocol = replace(protocol, loss=Loss.parse(self.loss))
+            protocol = protocol.with_loss(self.loss)
         store, execution = self.machine.open_store(), self.machine.execution()
         source: LabelSource
         if stored is not None:
             source = load_labels(stored, distilled)
         else:
-            regime = protocol.labels if protocol.loss.needs_teacher else "hard"
-            source = make_labels(regime, teachers=self.teachers.load(), distilled=distilled, execution=execution)
-        if protocol.loss.needs_teacher and protocol.labels == "hard":
-            raise ConfigError(
-                f"The loss {protocol.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a "
-                f"--teacher, or the loss ce."
+            source = make_labels(
+                protocol.labels, teachers=self.teachers.load(), distilled=distilled, execution=execution
             )
         data = self.data.options(distilled.info.name).load(session.progress)
         if self.machine.dry_run:

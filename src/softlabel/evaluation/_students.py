@@ -6,6 +6,7 @@ from typing import Any
 
 from softlabel._version import __version__
 from softlabel.core import (
+    ConfigError,
     Dataset,
     DistilledSet,
     LabelSource,
@@ -53,13 +54,20 @@ def train_student(
         a JSON-ready run record; accuracies are fractions; all times are under `timing`.
 
     Raises:
+        ConfigError: a loss that needs soft labels without them.
         TeacherMismatchError: the set stands for other classes than the data has.
         NonFiniteLossError: training blew up.
     """
     execution = execution or resolve_execution()
     _check_classes(distilled, data)
     if not protocol.loss.needs_teacher:
-        labels, protocol = HardLabels(), replace(protocol, labels="hard")
+        labels = HardLabels()
+    elif labels.regime == "hard":
+        raise ConfigError(
+            f"The loss {protocol.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
+            f"or take the loss ce."
+        )
+    protocol = replace(protocol, labels=labels.regime)
     identity = cell_identity(distilled, labels, data, protocol, student, seed, execution)
     key = fingerprint(identity)
     if store is not None and (found := store.read_record(key)) is not None:

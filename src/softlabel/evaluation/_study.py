@@ -63,14 +63,12 @@ class Comparison:
             raise ConfigError(f"Seeds and losses must differ. Got seeds {self.seeds} and losses {self.losses}.")
 
     def arm_protocol(self, loss: str) -> Protocol:
-        """The protocol of the arm with this loss; a loss that looks at no teacher has hard labels."""
-        parsed = Loss.parse(loss)
-        labels = self.protocol.labels if parsed.needs_teacher else "hard"
-        return replace(self.protocol, loss=parsed, labels=labels)
+        """The protocol of the arm with this loss."""
+        return self.protocol.with_loss(loss)
 
     def full_protocol(self) -> Protocol:
         """The full-data baseline's: the same, with hard labels and its own number of epochs."""
-        return replace(self.protocol, loss=Loss("ce"), labels="hard", epochs=self.full_epochs)
+        return replace(self.protocol.with_loss("ce"), epochs=self.full_epochs)
 
 
 @dataclass(frozen=True)

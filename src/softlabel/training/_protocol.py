@@ -127,6 +127,15 @@ class Protocol:
         """The same with another label regime; None leaves it."""
         return self if labels is None else replace(self, labels=labels)
 
+    def with_loss(self, loss: str) -> "Protocol":
+        """The same with the loss of a spec; a loss that looks at no teacher has hard labels.
+
+        Raises:
+            UnknownNameError, ConfigError: as `Loss.parse`.
+        """
+        parsed = Loss.parse(loss)
+        return replace(self, loss=parsed, labels=self.labels if parsed.needs_teacher else "hard")
+
     def policy(self, factor: int) -> Policy:
         """The view operations for training images of `factor` tiles per side."""
         return POLICIES[self.views](factor) if isinstance(self.views, str) else self.views
