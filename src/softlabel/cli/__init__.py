@@ -1,8 +1,10 @@
 """The command line: parsing and printing only."""
 
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import tyro
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminated_as_interrupted():
             warnings.showwarning = _show_warning
             command.run(Session(words, progress))
     except SoftlabelError as error:
@@ -58,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: finished work is kept; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A polite kill (SIGTERM) ends a command as Ctrl-C does: what is half done is put away."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,10 +1,13 @@
 """The table of methods, and the one way to run any of them."""
 
+import dataclasses
 import importlib
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from softlabel.core import (
     ConfigError,
@@ -130,6 +133,7 @@ def distill(
         execution=execution,
         progress=progress or Silent(),
     )
+    _check_made(made, spec, data, ipc)
     return DistilledSet(
         images=made.images,
         targets=made.targets,
@@ -146,18 +150,40 @@ def distill(
     )
 
 
+def _check_made(made: Any, spec: str, data: Dataset, ipc: int) -> None:
+    """Refuse what no method may return."""
+    expected = torch.arange(data.info.classes).repeat_interleave(ipc)
+    if (
+        not isinstance(made, Images)
+        or made.images.shape != (len(expected), *data.info.image_shape)
+        or made.images.dtype != torch.uint8
+        or not torch.equal(made.targets.cpu(), expected)
+    ):
+        shape = "x".join(map(str, (len(expected), *data.info.image_shape)))
+        raise ConfigError(
+            f"The method {spec!r} did not keep its word: it must return softlabel.distill.Images with uint8 images "
+            f"{shape}, {ipc} for each of the {data.info.classes} classes, class after class."
+        )
+
+
 def _outside(spec: str) -> tuple[Method, dict[str, Option]]:
     module_name, _, rest = spec.partition(":")
     function_name, _, tail = rest.partition(":")
     try:
         function: Any = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+        config: Any = typing.get_type_hints(function).get("config")
+    except Exception as error:  # a stranger's module may fail in any way
         raise ConfigError(
-            f"The method {spec!r} cannot be imported ({error}). Write package.module:function, and check that the "
-            f"package is on the Python path."
+            f"The method {spec!r} cannot be imported ({type(error).__name__}: {error}). Write package.module:function, "
+            f"and check that the package is on the Python path."
         ) from error
-    hints = typing.get_type_hints(function)
-    if not isinstance(hints.get("config"), type):
+    if not isinstance(config, type) or not dataclasses.is_dataclass(config):
         raise ConfigError(f"The method {spec!r} must annotate its first parameter `config` with a frozen dataclass.")
+    try:
+        config()
+    except TypeError as error:
+        raise ConfigError(
+            f"The method {spec!r} has a config with settings that lack a default ({error}). Give every field one."
+        ) from error
     summary = (function.__doc__ or "").strip().partition("\n")[0]
-    return Method(hints["config"], function, "optional", True, summary), parse_spec(f"{function_name}:{tail}")[1]
+    return Method(config, function, "optional", True, summary), parse_spec(f"{function_name}:{tail}")[1]

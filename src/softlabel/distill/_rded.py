@@ -61,20 +61,21 @@ def rded(
     _check(config, data, ipc)
     needed = ipc * config.factor**2
     progress.start(f"RDED on {data.info.name}", data.info.classes)
-    mosaics, losses = [], []
+    mosaics, losses, sources = [], [], []
     for target, members in enumerate(class_indices(data.train, data.info.classes)):
         order = torch.randperm(len(members), generator=generator)[: max(config.images, needed)]
         patches, loss = _best_crops(config, data, teachers, members[order], target, generator, execution)
         rank = loss.argsort(stable=True)[:needed]
         mosaics.append(mosaic(patches[rank], ipc, config.factor, data.info.height, data.info.width))
         losses.append(float(loss[rank].mean()))
+        sources.append(members[order][rank].tolist())
         progress.advance(note=f"mean loss {losses[-1]:.3g}")
     progress.finish()
     return Images(
         images=torch.cat(mosaics),
         targets=torch.arange(data.info.classes).repeat_interleave(ipc),
         factor=config.factor,
-        provenance={"mean_patch_loss": losses},
+        provenance={"mean_patch_loss": losses, "train_indices_by_rank": sources},
     )
 
 

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from softlabel.core import Dataset, LabelSource, Split, build_config, fingerprint, stream_seed
 from softlabel.distill import RdedConfig, find_method
 from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
 from softlabel.evaluation._students import cell_identity, full_data
 from softlabel.evaluation._study import Cell, Comparison, SetPaths, cell_labels, cells
-from softlabel.labels import OnlineLabels
+from softlabel.labels import FixedLabels, OnlineLabels
+from softlabel.losses import Loss
 from softlabel.models import build_model
 from softlabel.store import Store, is_complete, load_distilled
 from softlabel.training import Execution, Optimizer, Protocol, Teacher, fit, load_teacher, teacher_path
 
 PROBE_STEPS = 3
 FORWARD_SHARE = 1 / 3  # of a training step: one pass of three
-_PROBE_OPTIMIZER = Optimizer()
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def plan_set(
     forwards = _forwards(options, data)
     seconds = 0.0
     if forwards and left and teacher is not None:
-        probe = Protocol(name="probe", epochs=1, batch=256, optimizer=_PROBE_OPTIMIZER)
+        probe = Protocol(name="probe", epochs=1, batch=256, optimizer=Optimizer(), labels="hard", loss=Loss("ce"))
         step = _step_seconds(teacher.arch, probe, data, None, execution, len(data.train))
         seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
     size = options.ipc * data.info.classes * data.train.images[0].numel()
@@ -110,7 +112,7 @@ def plan_students(
         count = sizes.get(cell.set_name, len(data.train))
         pace = f"{protocol.fingerprint} {count}"
         if pace not in paces:
-            labels = online if protocol.labels == "online" else None
+            labels = online if protocol.labels == "online" else FixedLabels(torch.zeros(count, data.info.classes))
             epoch = _epoch_seconds(comparison.student, protocol, data, count, labels, execution)
             paces[pace] = protocol.total_epochs * epoch
         done = _is_finished(cell, comparison, data, paths, teachers, store, execution)

@@ -6,7 +6,6 @@ from typing import Any
 
 from softlabel._version import __version__
 from softlabel.core import (
-    ConfigError,
     Dataset,
     DistilledSet,
     LabelSource,
@@ -62,11 +61,6 @@ def train_student(
     _check_classes(distilled, data)
     if not protocol.loss.needs_teacher:
         labels = HardLabels()
-    elif labels.regime == "hard":
-        raise ConfigError(
-            f"The loss {protocol.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
-            f"or take the loss ce."
-        )
     protocol = replace(protocol, labels=labels.regime)
     identity = cell_identity(distilled, labels, data, protocol, student, seed, execution)
     key = fingerprint(identity)

@@ -1,6 +1,7 @@
 """The table of losses, and losses as configuration."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +118,7 @@ def _check(name: str, key: str, value: Option, defaults: dict[str, Option]) -> N
             raise ConfigError(f"The option {key!r} of the loss {name!r} must be true or false. Got {value!r} instead.")
         return
     low, high = _RANGES[key]
-    if isinstance(value, (bool, str)) or not low <= value <= high:
+    if isinstance(value, (bool, str)) or not low <= value <= high or math.isinf(value):
         raise ConfigError(
             f"The option {key!r} of the loss {name!r} must be a number from {low:g} to {high:g}. Got {value!r} instead."
         )

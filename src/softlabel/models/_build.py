@@ -73,7 +73,8 @@ def build_model(spec: str, *, image_shape: tuple[int, int, int], classes: int, s
     factory = _factory(spec)
     with torch.random.fork_rng(devices=[]):
         # torch's layers initialise from the global generator and take no other; fork_rng puts it back.
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: that would seed the generators of all GPUs too.
+        torch.default_generator.manual_seed(seed)
         return factory(image_shape, classes)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from softlabel._version import __version__
-from softlabel.core import StoreError, plain
+from softlabel.core import StoreError, fingerprint, plain
 from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
 
 SCHEMA = 1
@@ -77,14 +77,16 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
     """Write an artifact; it appears at `path` when the block ends without an exception.
 
     `meta` may be filled inside the block. With `resumable`, an interrupted block leaves its hidden folder,
-    and the next one for the same `path` finds the files in it; otherwise the hidden folder is removed.
+    and the next one with the same `path` and `meta` finds the files in it; otherwise the hidden folder is removed.
     An artifact that stands at `path` already (another process was faster) is kept.
 
     Raises:
         DiskFullError: the disk filled up.
         StoreError: `path` cannot be written.
     """
-    folder = path.parent / (f".{path.name}.partial" if resumable else f".{path.name}.{os.getpid()}.tmp")
+    mark = f"{fingerprint(meta)}.partial" if resumable else f"{os.getpid()}.tmp"
+    folder = path.parent / f".{path.name}.{mark}"
+    _refuse_foreign(path)  # before any work
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -188,5 +190,5 @@ def _verify(artifact: Artifact) -> None:
 
 
 def _refuse_foreign(path: Path) -> None:
-    if path.exists():
+    if path.exists() and not is_complete(path):
         raise StoreError(f"{path} exists and is no complete artifact. Move or delete it, then run again.")

@@ -11,6 +11,8 @@ from softlabel.core import ConfigError, DataError
 
 LOSSLESS = ("png", "webp")
 
+_BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+
 
 def encode_image(image: torch.Tensor, storage: str) -> bytes:
     """A uint8 image [C, H, W] (C 1 or 3) as a file: `png`, `webp` (lossless) or `jpeg-Q` with quality Q in 1..100."""
@@ -37,7 +39,7 @@ def decode_image(data: bytes, channels: int, where: str) -> torch.Tensor:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as picture:
                 converted = picture.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombWarning) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, *_BOMBS) as error:
         raise DataError(f"{where} cannot be read as an image ({error}). Remove or replace it.") from error
     array = np.array(converted)
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())

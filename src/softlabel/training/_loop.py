@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor, nn
 
-from softlabel.core import DatasetInfo, LabelSource, NonFiniteLossError, Progress, Silent, Split, stream
+from softlabel.core import ConfigError, DatasetInfo, LabelSource, NonFiniteLossError, Progress, Silent, Split, stream
 from softlabel.losses import LOSSES
 from softlabel.training._execution import Execution
 from softlabel.training._pixels import Normaliser
@@ -82,15 +82,21 @@ def fit(
     Args:
         split: training images uint8 [N, C, H, W] and targets.
         info: gives mean and std.
-        labels: soft labels; None or a source without logits trains on targets only.
+        labels: soft labels; None, or hard ones, for a loss that looks at targets only.
         factor: tiles per side of the training images, for the view policy.
         test: measured at the protocol's checks.
         checkpoint: where to resume from, and to save to after an epoch when `save_seconds` have passed.
         on_epoch: called after every epoch with the epoch (from 0), the model and the history.
 
     Raises:
+        ConfigError: a loss that needs soft labels without them.
         NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
     """
+    if protocol.loss.needs_teacher and (labels is None or labels.regime == "hard"):
+        raise ConfigError(
+            f"The loss {protocol.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
+            f"or take the loss ce."
+        )
     progress = progress or Silent()
     device = execution.torch_device
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
