@@ -61,3 +61,12 @@ def execution() -> Execution:
 def store(tmp_path: Path) -> Store:
     """An empty store."""
     return Store(tmp_path / "store")
+
+
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> None:
+    """One thread for tiny tensors: on a busy machine, threads that wait for each other cost thirty times the work."""
+    torch.set_num_threads(THREADS if request.node.get_closest_marker("heavy") else 1)

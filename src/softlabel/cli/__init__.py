@@ -16,6 +16,7 @@ from softlabel.cli._output import ConsoleProgress
 from softlabel.cli._run import Evaluate, Report, Run
 from softlabel.cli._stages import Distill, Label, Teach, Train
 from softlabel.core import SoftlabelError
+from softlabel.training import keep_freed_memory
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words == ("--version",):
         print(f"softlabel {__version__}")
         return 0
+    keep_freed_memory()
     progress = ConsoleProgress()
     command: Any = tyro.cli(
         Command,

@@ -1,6 +1,13 @@
 """One loop, protocols, optimizers, schedules and teachers."""
 
-from softlabel.training._execution import PRECISIONS, Execution, environment, peak_memory, resolve_execution
+from softlabel.training._execution import (
+    PRECISIONS,
+    Execution,
+    environment,
+    keep_freed_memory,
+    peak_memory,
+    resolve_execution,
+)
 from softlabel.training._loop import History, fit, measure_accuracy, view_loss
 from softlabel.training._optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from softlabel.training._pixels import Normaliser
@@ -36,6 +43,7 @@ __all__ = [
     "check_teacher",
     "environment",
     "fit",
+    "keep_freed_memory",
     "load_teacher",
     "mean_logits",
     "measure_accuracy",
