@@ -1,5 +1,6 @@
 """Shared fixtures: two small learnable data sets, an execution on the CPU, and a store in a temporary folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,16 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
+# Tiny tensors: on a busy machine, threads that wait for each other cost thirty times the work. (The number of threads
+# also changes the last bits of a sum, so fixtures of every scope must run with the same one.)
 THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _threads(request: pytest.FixtureRequest) -> None:
-    """One thread for tiny tensors: on a busy machine, threads that wait for each other cost thirty times the work."""
-    torch.set_num_threads(THREADS if request.node.get_closest_marker("heavy") else 1)
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All threads for heavy tests."""
+    heavy = request.node.get_closest_marker("heavy") is not None
+    torch.set_num_threads(THREADS if heavy else 1)
+    yield
+    torch.set_num_threads(1)

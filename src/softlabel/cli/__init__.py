@@ -18,6 +18,8 @@ from softlabel.cli._stages import Distill, Label, Teach, Train
 from softlabel.core import SoftlabelError
 from softlabel.training import keep_freed_memory
 
+__all__ = ["main"]
+
 USER_ERROR = 2
 INTERRUPTED = 130
 

@@ -99,6 +99,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
-    if not height.isdigit() or not (width or height).isdigit():
+    if not height.isdecimal() or not (width or height).isdecimal():
         raise ConfigError(f"--image-size must look like 64x64 (height x width) or 64. Got {text!r} instead.")
     return int(height), int(width or height)

@@ -12,6 +12,7 @@ from softlabel.evaluation import (
     Comparison,
     SetOptions,
     SetPaths,
+    check_inputs,
     compare,
     find_protocol,
     make_set,
@@ -106,6 +107,7 @@ class Evaluate:
         if with_random:
             families.insert(0, _random_family(random, data, comparison, store, execution))
             sizes["random"] = first.ipc * data.info.classes
+        check_inputs(comparison, data, teachers, families, loaded.values())
         if self.machine.dry_run:
             lines = [plan_set(random, families[0], data, None, execution)] if with_random else []
             lines += plan_students(comparison, data, families, sizes, teachers, store=store, execution=execution)

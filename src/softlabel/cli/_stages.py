@@ -1,5 +1,6 @@
 """softlabel teach, distill, label and train: one stage each."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import LabelSource, fingerprint, human_bytes, human_seconds
+from softlabel.core import ConfigError, LabelSource, fingerprint, human_bytes, human_seconds
+from softlabel.distill import check_work
 from softlabel.evaluation import (
     SetOptions,
     SetPaths,
     TeacherOptions,
+    check_classes,
     find_protocol,
     make_set,
     plan_set,
@@ -20,6 +23,7 @@ from softlabel.evaluation import (
     train_student,
 )
 from softlabel.labels import fixed_labels, load_labels, make_labels, save_labels
+from softlabel.models import check_model
 from softlabel.store import load_distilled, read_artifact
 from softlabel.training import TEACHER_PROTOCOL, train_teacher
 
@@ -51,6 +55,8 @@ class Teach:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"--lr must be a number above 0. Got {self.lr} instead.")
         protocol = replace(
             TEACHER_PROTOCOL,
             epochs=self.epochs,
@@ -118,6 +124,7 @@ class Distill:
         teachers = self.teachers.load()
         store, execution = self.machine.open_store(), self.machine.execution()
         data = self.data.options(teachers[0].info.name if teachers else None).load(session.progress)
+        check_work(self.method, data, teachers, ipc=self.ipc)
         if self.machine.dry_run:
             family = SetPaths(
                 self.method, ((self.seed, set_path(options, data, teachers, self.seed, store, execution)),)
@@ -196,6 +203,7 @@ class Train:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
+        check_model(self.student)
         distilled = load_distilled(self.distilled)
         stored = Path(self.labels) if self.labels is not None and Path(self.labels).is_dir() else None
         protocol = find_protocol(self.protocol, self.epochs).with_labels("fixed" if stored else self.labels)
@@ -210,6 +218,7 @@ class Train:
                 protocol.labels, teachers=self.teachers.load(), distilled=distilled, execution=execution
             )
         data = self.data.options(distilled.info.name).load(session.progress)
+        check_classes(distilled, data)
         if self.machine.dry_run:
             batch = protocol.batch_size(len(distilled), distilled.info.classes)
             steps = protocol.total_epochs * -(-len(distilled) // batch)

@@ -2,7 +2,7 @@
 
 from softlabel.distill._common import Images
 from softlabel.distill._coresets import HerdingConfig, KCentreConfig, RandomConfig, farthest_first, herd
-from softlabel.distill._methods import METHODS, Method, check_method, distill, find_method
+from softlabel.distill._methods import METHODS, Method, check_method, check_work, distill, find_method
 from softlabel.distill._rded import RdedConfig, mosaic
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "RandomConfig",
     "RdedConfig",
     "check_method",
+    "check_work",
     "distill",
     "farthest_first",
     "find_method",

@@ -88,6 +88,25 @@ def check_method(spec: str) -> None:
     build_config(method.config, options, f"The method {spec.partition(':')[0]!r}")
 
 
+def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: int) -> tuple[Method, Any]:
+    """The method and its configuration, when nothing that can be known before the work speaks against it.
+
+    Raises:
+        UnknownNameError, ConfigError: from the spec, or a missing teacher.
+        TeacherMismatchError: a teacher that does not fit the data.
+    """
+    method, options = find_method(spec)
+    name = spec.partition(":")[0]
+    config: Any = build_config(method.config, options, f"The method {name!r}")
+    if ipc < 1:
+        raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
+    if method.teacher == "required" and not teachers:
+        raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
+    for teacher in teachers if method.teacher != "no" else ():
+        check_teacher(teacher, data.info)
+    return method, config
+
+
 def distill(
     spec: str,
     data: Dataset,
@@ -112,17 +131,11 @@ def distill(
         DistillError: too few images.
     """
     execution = execution or resolve_execution()
-    method, options = find_method(spec)
+    method, config = check_work(spec, data, teachers, ipc=ipc)
     name = spec.partition(":")[0]
-    config: Any = build_config(method.config, options, f"The method {name!r}")
-    if ipc < 1:
-        raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
     if method.teacher == "no":
         teachers = ()
-    if method.teacher == "required" and not teachers:
-        raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
     for teacher in teachers:
-        check_teacher(teacher, data.info)
         warn_if_weaker(teacher.to(execution.torch_device), data, execution)
     made = method.function(
         config,

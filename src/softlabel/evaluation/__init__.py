@@ -13,8 +13,8 @@ from softlabel.evaluation._recipe import (
     teacher_facts,
 )
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
-from softlabel.evaluation._students import full_data, train_student
-from softlabel.evaluation._study import Comparison, SetPaths, compare
+from softlabel.evaluation._students import check_classes, full_data, train_student
+from softlabel.evaluation._study import Comparison, SetPaths, check_inputs, compare
 
 __all__ = [
     "CONFIDENCE",
@@ -27,6 +27,8 @@ __all__ = [
     "SetPaths",
     "Summary",
     "TeacherOptions",
+    "check_classes",
+    "check_inputs",
     "compare",
     "find_protocol",
     "full_data",

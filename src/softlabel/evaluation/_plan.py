@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from softlabel.core import Dataset, LabelSource, Split, build_config, fingerprint, stream_seed
+from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, fingerprint, stream_seed
 from softlabel.distill import RdedConfig, find_method
 from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
 from softlabel.evaluation._students import cell_identity, full_data
-from softlabel.evaluation._study import Cell, Comparison, SetPaths, cell_labels, cells
+from softlabel.evaluation._study import Cell, Comparison, SetPaths, cell_labels, cells, check_inputs
 from softlabel.labels import FixedLabels, OnlineLabels
 from softlabel.losses import Loss
 from softlabel.models import build_model
@@ -57,6 +57,8 @@ def plan_teacher(
     options: TeacherOptions, data: Dataset, *, store: Store, execution: Execution, save_every: int = 1
 ) -> tuple[PlanLine, Teacher]:
     """The teacher's part, and the teacher: the finished one, or an untrained stand-in of the same cost."""
+    if save_every < 1:
+        raise ConfigError(f"--save-every must be 1 or more. Got {save_every} instead.")
     protocol = options.protocol
     path = teacher_path(
         data,
@@ -104,15 +106,17 @@ def plan_students(
     execution: Execution,
 ) -> list[PlanLine]:
     """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets."""
+    check_inputs(comparison, data, teachers, paths)
     lines: dict[str, PlanLine] = {}
     online = OnlineLabels(tuple(teachers), data.info) if teachers else None
+    stand_in = FixedLabels(torch.zeros(len(data.train), data.info.classes))
     paces: dict[str, float] = {}
     for cell in cells(comparison, paths):
         protocol = cell.protocol
         count = sizes.get(cell.set_name, len(data.train))
         pace = f"{protocol.fingerprint} {count}"
         if pace not in paces:
-            labels = online if protocol.labels == "online" else FixedLabels(torch.zeros(count, data.info.classes))
+            labels = online if protocol.labels == "online" else stand_in
             epoch = _epoch_seconds(comparison.student, protocol, data, count, labels, execution)
             paces[pace] = protocol.total_epochs * epoch
         done = _is_finished(cell, comparison, data, paths, teachers, store, execution)

@@ -5,12 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from softlabel.core import Dataset, Progress, Silent, fingerprint
+from softlabel.core import ConfigError, Dataset, Progress, Silent, fingerprint
 from softlabel.data import load_dataset
 from softlabel.distill import check_method, distill, find_method
 from softlabel.evaluation._study import Comparison, SetPaths, compare
 from softlabel.models import check_model
-from softlabel.store import Store, is_complete, load_distilled, read_artifact, require_same, save_distilled
+from softlabel.store import (
+    Store,
+    check_storage,
+    is_complete,
+    load_distilled,
+    read_artifact,
+    require_same,
+    save_distilled,
+)
 from softlabel.training import TEACHER_PROTOCOL, Execution, Protocol, Teacher, load_teacher, train_teacher
 
 
@@ -56,6 +64,9 @@ class SetOptions:
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        if self.ipc < 1:
+            raise ConfigError(f"--ipc must be 1 or more. Got {self.ipc} instead.")
+        check_storage(self.storage)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def train_student(
         NonFiniteLossError: training blew up.
     """
     execution = execution or resolve_execution()
-    _check_classes(distilled, data)
+    check_classes(distilled, data)
     if not protocol.loss.needs_teacher:
         labels = HardLabels()
     protocol = replace(protocol, labels=labels.regime)
@@ -149,7 +149,12 @@ def full_data(data: Dataset) -> DistilledSet:
     )
 
 
-def _check_classes(distilled: DistilledSet, data: Dataset) -> None:
+def check_classes(distilled: DistilledSet, data: Dataset) -> None:
+    """Refuse to judge a distilled set on data with other classes or other images.
+
+    Raises:
+        TeacherMismatchError: naming both.
+    """
     if (distilled.info.class_names, distilled.info.image_shape) != (data.info.class_names, data.info.image_shape):
         raise TeacherMismatchError(
             f"The distilled set stands for {distilled.info.name} ({distilled.info.classes} classes, images of "

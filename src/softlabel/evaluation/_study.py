@@ -1,6 +1,6 @@
 """A comparison: sets x losses x seeds under one protocol, its baselines, and what follows from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -19,12 +19,12 @@ from softlabel.core import (
     plain,
 )
 from softlabel.evaluation._statistics import paired_difference, summarise, verdict
-from softlabel.evaluation._students import Record, full_data, train_student
+from softlabel.evaluation._students import Record, check_classes, full_data, train_student
 from softlabel.labels import HardLabels, make_labels
 from softlabel.losses import Loss, refine
 from softlabel.models import check_model
 from softlabel.store import Store, is_complete, load_distilled, new_artifact
-from softlabel.training import Execution, Normaliser, Protocol, Teacher, environment, mean_logits
+from softlabel.training import Execution, Normaliser, Protocol, Teacher, check_teacher, environment, mean_logits
 
 LABELS_SHOWN_PER_SET = 4
 TOP = 5
@@ -61,6 +61,16 @@ class Comparison:
             raise ConfigError("A comparison needs at least one loss and one seed.")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.losses)) < len(self.losses):
             raise ConfigError(f"Seeds and losses must differ. Got seeds {self.seeds} and losses {self.losses}.")
+        if self.soft_losses and self.protocol.labels == "hard":
+            raise ConfigError(
+                f"The losses {', '.join(self.soft_losses)} need soft labels, and the protocol {self.protocol.name!r} "
+                f"has hard ones. Choose --labels online or fixed and give a --teacher, or compare under ce alone."
+            )
+
+    @property
+    def soft_losses(self) -> tuple[str, ...]:
+        """The losses that look at a teacher."""
+        return tuple(loss for loss in self.losses if Loss.parse(loss).needs_teacher)
 
     def arm_protocol(self, loss: str) -> Protocol:
         """The protocol of the arm with this loss."""
@@ -107,6 +117,36 @@ def cells(comparison: Comparison, sets: Sequence[SetPaths]) -> list[Cell]:
     return plan
 
 
+def check_inputs(
+    comparison: Comparison,
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    sets: Sequence[SetPaths],
+    loaded: Iterable[DistilledSet] = (),
+) -> None:
+    """Refuse what would fail, or mix up arms, after hours of training.
+
+    Args:
+        loaded: those of the distilled sets that are there already.
+
+    Raises:
+        ConfigError: two families of sets of one name, or soft losses without a teacher.
+        TeacherMismatchError: a teacher, or a set, for other data.
+    """
+    for distilled in loaded:
+        check_classes(distilled, data)
+    names = [paths.name for paths in sets]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
+    if comparison.soft_losses and not teachers:
+        raise ConfigError(
+            f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
+            f"the loss ce alone."
+        )
+    for teacher in teachers if comparison.soft_losses else ():
+        check_teacher(teacher, data.info)
+
+
 def arm_name(set_name: str, loss: str) -> str:
     return f"{set_name} / {loss}"
 
@@ -133,9 +173,14 @@ def compare(
 
     Returns:
         the folder of the study artifact.
+
+    Raises:
+        ConfigError: two families of sets of one name, or soft losses without a teacher.
+        TeacherMismatchError: a teacher, or a set, for other data.
     """
     progress = progress or Silent()
     loaded = {path: load_distilled(path) for paths in sets for _, path in paths.by_seed}
+    check_inputs(comparison, data, teachers, sets, loaded.values())
     plan = cells(comparison, sets)
     progress.start(f"{comparison.name}: students", len(plan))
     records: dict[str, list[Record]] = {}

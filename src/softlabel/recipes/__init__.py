@@ -11,6 +11,15 @@ from softlabel.core import UnknownNameError
 from softlabel.evaluation import Comparison, DataOptions, Recipe, SetOptions, TeacherOptions, find_protocol
 from softlabel.training import TEACHER_PROTOCOL
 
+__all__ = [
+    "RECIPES",
+    "cifar10_rded_ipc10",
+    "digits_quick",
+    "fashion_mnist_rded_ipc10",
+    "find_recipe",
+    "tiny_imagenet_rded_ipc10",
+]
+
 
 def cifar10_rded_ipc10() -> Recipe:
     """Random and RDED images of CIFAR-10, IPC 10, ConvNet-3, protocol gift with 300 epochs, AdamW."""

@@ -13,7 +13,7 @@ from softlabel.store._artifact import (
 )
 from softlabel.store._checkpoint import FileCheckpoint
 from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
-from softlabel.store._images import decode_image, encode_image
+from softlabel.store._images import check_storage, decode_image, encode_image
 from softlabel.store._sets import load_distilled, save_distilled
 from softlabel.store._store import DEFAULT_STORE, Store
 
@@ -25,6 +25,7 @@ __all__ = [
     "ArtifactWriter",
     "FileCheckpoint",
     "Store",
+    "check_storage",
     "decode_image",
     "disk_errors",
     "encode_image",

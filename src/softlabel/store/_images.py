@@ -45,6 +45,16 @@ def decode_image(data: bytes, channels: int, where: str) -> torch.Tensor:
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
 
 
+def check_storage(storage: str) -> None:
+    """Check the name of an image storage.
+
+    Raises:
+        ConfigError: it is neither `png`, `webp` nor `jpeg-Q`.
+    """
+    if storage not in LOSSLESS:
+        jpeg_quality(storage)
+
+
 def jpeg_quality(storage: str) -> int:
     """The quality in `jpeg-Q` (plain `jpeg` is 75, Pillow's default, as RDED's code uses)."""
     head, _, tail = storage.partition("-")

@@ -12,7 +12,7 @@ import torch
 
 from softlabel.core import ConfigError, DatasetInfo, DistilledSet, StoreError, plain
 from softlabel.store._artifact import new_artifact, read_artifact
-from softlabel.store._images import LOSSLESS, decode_image, encode_image, jpeg_quality, suffix
+from softlabel.store._images import check_storage, decode_image, encode_image, suffix
 
 
 def save_distilled(distilled: DistilledSet, path: Path, storage: str = "png") -> DistilledSet:
@@ -24,8 +24,7 @@ def save_distilled(distilled: DistilledSet, path: Path, storage: str = "png") ->
         ConfigError: an unknown storage, or images that are neither grey nor RGB.
         DiskFullError: the disk filled up.
     """
-    if storage not in LOSSLESS:
-        jpeg_quality(storage)
+    check_storage(storage)
     if distilled.info.channels not in (1, 3):
         raise ConfigError(f"Image files need 1 or 3 channels. This set has {distilled.info.channels}.")
     if storage == "webp" and distilled.info.channels == 1:
