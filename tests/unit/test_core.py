@@ -289,7 +289,14 @@ def test_the_digest_of_a_distilled_set_names_what_a_student_sees(tiny_data: Data
     assert replace(made, method="other", seed=9, provenance={"a": 1}, image_bytes=7).digest == made.digest
     assert replace(made, images=made.images.flip(0)).digest != made.digest
     assert replace(made, targets=made.targets.flip(0)).digest != made.digest
-    assert replace(made, info=replace(made.info, mean=(0.5, 0.5, 0.5))).digest != made.digest
+    for change in (
+        {"mean": (0.5, 0.5, 0.5)},
+        {"std": (1.0, 1.0, 1.0)},
+        {"digest": "x"},
+        {"class_names": tuple("dcba")},
+    ):
+        assert replace(made, info=replace(made.info, **change)).digest != made.digest
+    assert replace(made, info=replace(made.info, name="/elsewhere", origin="moved")).digest == made.digest
 
 
 def test_label_sources_are_known_by_their_shape() -> None:

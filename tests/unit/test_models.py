@@ -124,6 +124,12 @@ def test_resnets_have_their_published_sizes(
 # --- norms -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("width", "groups"), [(128, 32), (64, 32), (24, 8), (7, 1)])
+def test_group_norm_has_32_groups_or_the_next_smaller_power_of_two(width: int, groups: int) -> None:
+    model = build_model(f"convnet-1:width={width},norm=group", image_shape=CIFAR, classes=2, seed=0)
+    assert [module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm)] == [groups]
+
+
 @pytest.mark.parametrize(
     ("norm", "kind"), [("batch", nn.BatchNorm2d), ("instance", nn.GroupNorm), ("group", nn.GroupNorm)]
 )
@@ -172,6 +178,7 @@ def test_no_global_generator_is_touched(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("the generators of all GPUs were seeded")
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    torch.rand(3)  # so that no earlier build has left this very state
     before = torch.get_rng_state()
     build_model("convnet-2:width=4", image_shape=CIFAR, classes=3, seed=5)
     assert torch.equal(torch.get_rng_state(), before)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from softlabel.core import ConfigError, DataError, Dataset, DistilledSet, StoreError
-from softlabel.store import decode_image, encode_image, load_distilled, read_artifact, save_distilled
+from softlabel.store import check_storage, decode_image, encode_image, load_distilled, read_artifact, save_distilled
 
 
 def distilled(data: Dataset, ipc: int = 2) -> DistilledSet:
@@ -98,7 +98,14 @@ def test_an_unknown_storage_lists_the_choices(tiny_data: Dataset, tmp_path: Path
     assert str(caught.value) == (
         f"There is no image storage {storage!r}. Choose png, webp, or jpeg-Q with Q from 1 to 100."
     )
+    with pytest.raises(ConfigError, match="There is no image storage"):
+        check_storage(storage)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("storage", ["png", "webp", "jpeg", "jpeg-1", "jpeg-100"])
+def test_known_storages_pass(storage: str) -> None:
+    check_storage(storage)
 
 
 def test_what_image_files_cannot_hold_is_refused(tiny_data: Dataset, grey_data: Dataset, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_views_are_renormalised_for_a_teacher_of_other_statistics(tiny_data: Dat
     theirs, ours = (Normaliser(info, torch.device("cpu"))(pixels) for info in (other, tiny_data.info))
     torch.testing.assert_close(renormalise(theirs, other, tiny_data.info), ours, rtol=1e-4, atol=1e-4)
     assert renormalise(ours, tiny_data.info, tiny_data.info) is ours
+    wider = replace(tiny_data.info, std=tuple(2 * value for value in tiny_data.info.std))
+    torch.testing.assert_close(renormalise(ours, tiny_data.info, wider), ours / 2, rtol=1e-4, atol=1e-4)
     teacher = load_teacher(taught)
     torch.testing.assert_close(mean_logits([teacher], theirs, other), teacher.logits(ours), rtol=1e-3, atol=1e-3)
 

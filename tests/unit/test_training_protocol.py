@@ -1,6 +1,7 @@
 """Protocols, optimizers, executions, measuring: what they name, build, find and refuse."""
 
 import contextlib
+import ctypes
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,11 +18,13 @@ from softlabel.training import (
     REGIMES,
     Checks,
     Execution,
+    History,
     Normaliser,
     Optimizer,
     Protocol,
     Schedule,
     environment,
+    keep_freed_memory,
     measure_accuracy,
     peak_memory,
     resolve_execution,
@@ -40,7 +43,7 @@ CHANGES: dict[str, list[Any]] = {
         Optimizer(lr=2e-3),
         Optimizer(weight_decay=0.0),
         Optimizer(momentum=0.9),
-        Optimizer(nesterov=True),
+        Optimizer(nesterov=True, momentum=0.9),
         Optimizer(betas=(0.9, 0.99)),
         Optimizer(decay_on="matrices"),
     ],
@@ -66,7 +69,7 @@ def test_the_fingerprint_ignores_name_and_source() -> None:
 
 def test_the_fingerprint_is_the_same_everywhere() -> None:
     assert replace(BASE, views=(Flip(), CutMix())).fingerprint == replace(BASE, views=(Flip(), CutMix())).fingerprint
-    assert BASE.fingerprint == "7883ddac6a2c3c08"
+    assert BASE.fingerprint == "f5a05efbfe92895e"
 
 
 def test_a_protocol_is_plain_data() -> None:
@@ -96,7 +99,6 @@ def test_labels_and_losses_are_changed_together() -> None:
         ({"epochs": 0}, "A protocol needs 1 epoch or more. Got 0 instead."),
         ({"views": "rdd"}, "There is no view policy named 'rdd'. Did you mean 'rded'? Choose one of: dsa, "),
         ({"labels": "soft"}, "There is no label regime named 'soft'. Choose one of: fixed, hard, online."),
-        ({"schedule": Schedule(name="up")}, "There is no schedule named 'up'."),
         ({"batch": -1}, "A batch holds 1 image or more. Got -1 instead."),
     ],
 )
@@ -183,18 +185,36 @@ def test_decay_on_all_means_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("settings", "message"),
     [
-        (Optimizer(name="sdg"), "There is no optimizer named 'sdg'. Did you mean 'sgd'?"),
-        (Optimizer(lr=0.0), "The learning rate must be above 0. Got 0.0 instead."),
-        (Optimizer(lr=-1.0), "The learning rate must be above 0. Got -1.0 instead."),
-        (Optimizer(lr=float("nan")), "The learning rate must be above 0. Got nan instead."),
-        (Optimizer(decay_on="weights"), "There is no decay_on named 'weights'. Choose one of: all, matrices."),
+        ({"name": "sdg"}, "There is no optimizer named 'sdg'. Did you mean 'sgd'?"),
+        ({"lr": 0.0}, "The learning rate must be a number above 0. Got 0.0 instead."),
+        ({"lr": -1.0}, "The learning rate must be a number above 0. Got -1.0 instead."),
+        ({"lr": float("nan")}, "The learning rate must be a number above 0. Got nan instead."),
+        ({"weight_decay": -0.1}, "The weight decay must be 0 or more. Got -0.1 instead."),
+        ({"betas": (0.9, 1.0)}, "Momentum and betas must lie in 0..1, below 1."),
+        ({"momentum": 1.0}, "Momentum and betas must lie in 0..1, below 1."),
+        ({"nesterov": True}, "Nesterov needs a momentum above 0."),
+        ({"decay_on": "weights"}, "There is no decay_on named 'weights'. Choose one of: all, matrices."),
     ],
 )
-def test_an_optimizer_that_cannot_work_is_refused(config: Optimizer, message: str) -> None:
+def test_an_optimizer_that_cannot_work_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, UnknownNameError)) as caught:
-        config.build(some_model())
+        Optimizer(**settings)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "up"}, "There is no schedule named 'up'."),
+        ({"warmup": 1.0}, "A schedule needs warmup from 0 to below 1"),
+        ({"gamma": 0.0}, "A schedule needs warmup from 0 to below 1"),
+    ],
+)
+def test_a_schedule_that_cannot_work_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError)) as caught:
+        Schedule(**settings)
     assert message in str(caught.value)
 
 
@@ -264,6 +284,30 @@ def test_the_environment_is_json(execution: Execution) -> None:
     assert peak_memory(execution) > 50_000_000
 
 
+class FakeLibrary:
+    """A C library whose allocator accepts the settings, or refuses one."""
+
+    def __init__(self, refused: int = 0) -> None:
+        self.settings: dict[int, int] = {}
+        self.refused = refused
+
+    def mallopt(self, key: int, value: int) -> int:
+        self.settings[key] = value
+        return int(key != self.refused)
+
+
+def test_freed_memory_is_kept_where_the_allocator_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeLibrary()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    assert keep_freed_memory() is True
+    assert library.settings[-4] == 0  # M_MMAP_MAX: no block is mapped on its own
+    assert library.settings[-1] == 2**31 - 1  # M_TRIM_THRESHOLD: the heap is not trimmed
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeLibrary(refused=-2))
+    assert keep_freed_memory() is False
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is False
+
+
 # --- measuring -------------------------------------------------------------------------------------------------
 
 
@@ -294,3 +338,9 @@ def test_accuracy_is_counted_over_all_batches(grey_data: Dataset, execution: Exe
     assert max(model.sizes) < 1100
     assert not model.training
     assert int(model.norm.num_batches_tracked) == 0
+
+
+def test_final_is_the_last_check_and_best_the_highest() -> None:
+    accuracies = (0.2, 0.7, 0.5)
+    history = History(curve=[{"epoch": epoch, "test_accuracy": a} for epoch, a in enumerate(accuracies, start=1)])
+    assert (history.final, history.best_test) == (0.5, 0.7)

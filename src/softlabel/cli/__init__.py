@@ -1,5 +1,7 @@
 """The command line: parsing and printing only."""
 
+import io
+import os
 import signal
 import sys
 import warnings
@@ -22,6 +24,7 @@ __all__ = ["main"]
 
 USER_ERROR = 2
 INTERRUPTED = 130
+READER_GONE = 141
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
@@ -38,6 +41,7 @@ Command = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when the user can mend it, 130 when interrupted."""
+    _print_what_can_be_printed()
     words = tuple(sys.argv[1:] if argv is None else argv)
     if words == ("--version",):
         print(f"softlabel {__version__}")
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), _terminated_as_interrupted():
             warnings.showwarning = _show_warning
             command.run(Session(words, progress))
+            sys.stdout.flush()
     except SoftlabelError as error:
         progress.close()
         print(f"error: {error}", file=sys.stderr)
@@ -63,7 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.close()
         print("interrupted: finished work is kept; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output, such as head, has seen enough. Python must not try to flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     return 0
+
+
+def _print_what_can_be_printed() -> None:
+    """Where the terminal's encoding lacks a character, show a question mark instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextmanager

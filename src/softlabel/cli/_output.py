@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from softlabel.core import human_bytes, human_seconds, plain
 from softlabel.evaluation import PlanLine
@@ -30,15 +31,16 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> None:
     """A table on stdout; the last `numbers` columns are right-aligned."""
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    # Text, not str: rich would read square brackets as markup, and :words: as emoji.
+    table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold")
     for position, column in enumerate(columns):
         right = position >= len(columns) - numbers
-        table.add_column(column, justify="right" if right else "left", no_wrap=right)
+        table.add_column(Text(column), justify="right" if right else "left", no_wrap=right)
     for row in rows:
-        table.add_row(*(escape_markup(cell) for cell in row))
+        table.add_row(*(Text(cell) for cell in row))
     console = Console(file=sys.stdout)
-    # A pipe has no width of its own: give it room, so that no number is folded away.
-    console.width = console.width if console.is_terminal else 160
+    # A pipe has no width of its own: tables of numbers get all they need, so that no name or number is folded away.
+    console.width = console.width if console.is_terminal else 10_000 if numbers else 160
     console.print(table)
 
 
@@ -60,11 +62,6 @@ def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool) -
     )
 
 
-def escape_markup(text: str) -> str:
-    """Text that rich prints as it is."""
-    return text.replace("[", "\\[")
-
-
 PLAIN_SECONDS = 10.0
 
 
@@ -78,12 +75,12 @@ class ConsoleProgress:
         self.done: list[int] = []
         self.spoken = time.monotonic()
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
         )
@@ -92,7 +89,7 @@ class ConsoleProgress:
         """Work named `what` begins; it has `total` steps."""
         if self.live and not self.stack:
             self.bars.start()
-        task = self.bars.add_task(escape_markup(what), total=total, note="") if self.live else None
+        task = self.bars.add_task(what, total=total, note="") if self.live else None
         self.stack.append((what, task, total))
         self.done.append(0)
 
@@ -102,7 +99,7 @@ class ConsoleProgress:
         self.done[-1] += steps
         now = time.monotonic()
         if task is not None:
-            self.bars.update(task, advance=steps, note=escape_markup(note))
+            self.bars.update(task, advance=steps, note=note)
         elif steps and (now - self.spoken >= PLAIN_SECONDS or self.done[-1] == total):
             self.spoken = now
             indent = "  " * (len(self.stack) - 1)
@@ -125,4 +122,4 @@ class ConsoleProgress:
             self.bars.stop()
 
     def _line(self, text: str) -> None:
-        self.console.print(escape_markup(text), highlight=False, soft_wrap=True)
+        self.console.print(Text(text), highlight=False, soft_wrap=True)

@@ -166,7 +166,8 @@ class Report:
         if self.json:
             print_json([{key: str(path) for key, path in vars(entry).items()} for entry in files])
         else:
-            print_table("", ("report",), [(str(entry.html),) for entry in files])
+            for entry in files:
+                print(f"report: {entry.html}")
 
 
 def show_study(study: Path, as_json: bool) -> None:

@@ -40,7 +40,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Option]]:
 
 def format_spec(name: str, options: Mapping[str, Option]) -> str:
     """The inverse of `parse_spec`, with the options in the order given."""
-    tail = ",".join(f"{key}={value}" for key, value in options.items())
+    tail = ",".join(f"{key}={_text(value)}" for key, value in options.items())
     return f"{name}:{tail}" if tail else name
 
 
@@ -60,6 +60,11 @@ def build_config(config_class: type[Config], options: Mapping[str, Option], owne
         default = fields[key].default
         checked[key] = _as_type_of(default, value, f"The option {key!r} of {owner}")
     return config_class(**checked)
+
+
+def _text(value: Option) -> str:
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def _literal(text: str) -> Option:

@@ -65,7 +65,9 @@ class Loss:
         defaults = _defaults(LOSSES[name].function)
         for key, value in options.items():
             _check(name, key, value, defaults)
-        return cls(name, tuple(sorted(options.items())))
+        # An option that says what is the case anyway is left out, so that equal losses have equal fingerprints.
+        given = {key: _like(defaults[key], value) for key, value in sorted(options.items())}
+        return cls(name, tuple((key, value) for key, value in given.items() if value != defaults[key]))
 
     @property
     def spec(self) -> str:
@@ -107,6 +109,10 @@ class GIFT(nn.Module):
 def _defaults(function: LossFunction) -> dict[str, Option]:
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _like(default: Option, value: Option) -> Option:
+    return float(value) if isinstance(default, float) and not isinstance(value, str) else value
 
 
 def _check(name: str, key: str, value: Option, defaults: dict[str, Option]) -> None:

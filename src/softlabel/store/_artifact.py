@@ -46,6 +46,17 @@ class Artifact:
         return sorted(name for name in self.files if name.startswith(prefix))
 
 
+class _Facts(dict[str, Any]):
+    """The facts of a manifest; one that is missing is the artifact's fault, and said so."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise StoreError(f"The manifest of {self._path} lacks {key!r}: it was edited or damaged. Make it again.")
+
+
 class ArtifactWriter:
     """Collects the files of an artifact in a hidden folder beside its final place. See `new_artifact`."""
 
@@ -135,14 +146,14 @@ def read_artifact(path: Path, kind: str | None = None, *, verify: bool = True) -
     manifest = _read_json(path / MANIFEST)
     if not {"schema", "kind", "meta", "files"} <= manifest.keys():
         raise StoreError(f"{path / MANIFEST} is no softlabel manifest. Check the path, or make the artifact again.")
-    if manifest["schema"] > SCHEMA:
+    if not isinstance(manifest["schema"], int) or manifest["schema"] > SCHEMA:
         raise StoreError(
             f"{path} was written by softlabel {manifest.get('softlabel')} (schema {manifest['schema']}); this version "
             f"reads up to schema {SCHEMA}. Upgrade softlabel."
         )
     if kind is not None and manifest["kind"] != kind:
         raise StoreError(f"Expected a {kind} at {path}, found a {manifest['kind']}. Check which path goes where.")
-    artifact = Artifact(path, manifest["kind"], manifest["meta"], manifest["files"])
+    artifact = Artifact(path, manifest["kind"], _Facts(path, manifest["meta"]), manifest["files"])
     if verify:
         _verify(artifact)
     return artifact

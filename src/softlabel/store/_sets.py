@@ -48,6 +48,8 @@ def load_distilled(path: Path) -> DistilledSet:
     artifact = read_artifact(path, "distilled")
     meta = artifact.meta
     info = DatasetInfo.from_json(meta["info"])
+    if strange := sorted({entry["file"] for entry in meta["entries"]} - artifact.files.keys()):
+        raise StoreError(f"The manifest of {path} names {strange[0]}, which is none of its files. Make it again.")
     images = [
         decode_image((path / entry["file"]).read_bytes(), info.channels, str(path / entry["file"]))
         for entry in meta["entries"]

@@ -20,6 +20,7 @@ from softlabel.core import ConfigError, UnknownNameError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
+DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -63,6 +64,8 @@ def resolve_execution(device: str = "auto", precision: str = "auto") -> Executio
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if device.partition(":")[0] not in DEVICES:
+            raise RuntimeError("softlabel does not know it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

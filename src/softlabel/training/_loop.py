@@ -186,12 +186,13 @@ class _Batches:
             self.images = split.images.to(device)
         self.height, self.width = split.images.shape[-2:]
 
-    def __len__(self) -> int:
-        return -(-len(self.targets) // self.size)
-
-    def epoch(self, epoch: int) -> "list[Tensor]":
+    def epoch(self, epoch: int) -> list[Tensor]:
+        """The batches of an epoch, as indices. A single image left over joins the last batch: batch norm needs two."""
         order = torch.randperm(len(self.targets), generator=stream(self.seed, "order", epoch))
-        return list(order.split(self.size))
+        batches = list(order.split(self.size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
     def view(self, index: Tensor, draws: torch.Generator) -> tuple[Tensor, Mix | None]:
         images = self.normalise(self.images.index_select(0, index.to(self.images.device)))
@@ -214,8 +215,9 @@ def _epoch(
     wants_teacher = LOSSES[protocol.loss.name].needs_teacher
     draws = stream(batches.seed, "views", epoch)
     losses = []
-    for step, index in enumerate(batches.epoch(epoch)):
-        _set_rate(optimizer, protocol, epoch, step / len(batches))
+    indices = batches.epoch(epoch)
+    for step, index in enumerate(indices):
+        _set_rate(optimizer, protocol, epoch, step / len(indices))
         views, mix = batches.view(index, draws)
         target = batches.targets[index].to(batches.device)
         teacher = None

@@ -42,17 +42,23 @@ class Optimizer:
     betas: tuple[float, float] = (0.9, 0.999)
     decay_on: str = "all"
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The torch optimizer over the model's parameters.
-
-        Raises:
-            UnknownNameError: no such optimizer.
-            ConfigError: a learning rate that is not positive.
-        """
+    def __post_init__(self) -> None:
+        """Raises UnknownNameError for a name, ConfigError for a value that cannot be used."""
         if self.name not in OPTIMIZERS:
             raise UnknownNameError("optimizer", self.name, OPTIMIZERS)
-        if not self.lr > 0:
-            raise ConfigError(f"The learning rate must be above 0. Got {self.lr} instead.")
+        if self.decay_on not in ("all", "matrices"):
+            raise UnknownNameError("decay_on", self.decay_on, ("all", "matrices"))
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"The learning rate must be a number above 0. Got {self.lr} instead.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"The weight decay must be 0 or more. Got {self.weight_decay} instead.")
+        if not all(0 <= value < 1 for value in (self.momentum, *self.betas)):
+            raise ConfigError(f"Momentum and betas must lie in 0..1, below 1. Got {self.momentum} and {self.betas}.")
+        if self.nesterov and not self.momentum:
+            raise ConfigError("Nesterov needs a momentum above 0. Set momentum=0.9, or nesterov=False.")
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The torch optimizer over the model's parameters."""
         groups = self._groups(model)
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
@@ -65,8 +71,6 @@ class Optimizer:
         parameters = list(model.parameters())
         if self.decay_on == "all":
             return [{"params": parameters, "weight_decay": self.weight_decay}]
-        if self.decay_on != "matrices":
-            raise UnknownNameError("decay_on", self.decay_on, ("all", "matrices"))
         matrices = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]
         return [
@@ -83,12 +87,17 @@ class Schedule:
     gamma: float = 0.2
     warmup: float = 0.2
 
-    def factor(self, epoch: int, epochs: int, within: float = 0.0) -> float:
-        """What the learning rate is multiplied by in epoch `epoch` (from 0) of `epochs`, `within` it in [0, 1).
+    def __post_init__(self) -> None:
+        """Raises UnknownNameError for a name, ConfigError for a value that cannot be used."""
+        if self.name not in SCHEDULES:
+            raise UnknownNameError("schedule", self.name, SCHEDULES)
+        if not 0 <= self.warmup < 1 or not 0 < self.gamma <= 1:
+            raise ConfigError(
+                f"A schedule needs warmup from 0 to below 1 and gamma above 0 to 1. Got {self.warmup} and {self.gamma}."
+            )
 
-        Raises:
-            UnknownNameError: no such schedule.
-        """
+    def factor(self, epoch: int, epochs: int, within: float = 0.0) -> float:
+        """What the learning rate is multiplied by in epoch `epoch` (from 0) of `epochs`, `within` it in [0, 1)."""
         if self.name == "constant":
             return 1.0
         if self.name == "multistep":
@@ -101,10 +110,7 @@ class Schedule:
             return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
         if self.name == "half_cosine":
             return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
-        if self.name == "warmup_linear":
-            progress = (epoch + within) / epochs
-            return min((progress + 1e-3) / self.warmup, 1.0) if progress < self.warmup else self._fall(progress)
-        raise UnknownNameError("schedule", self.name, SCHEDULES)
-
-    def _fall(self, progress: float) -> float:
+        progress = (epoch + within) / epochs
+        if progress < self.warmup:
+            return min((progress + 1e-3) / self.warmup, 1.0)
         return max((1 - progress) / (1 - self.warmup), 0.0)

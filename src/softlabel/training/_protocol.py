@@ -111,13 +111,13 @@ class Protocol:
             raise ConfigError(f"A batch holds 1 image or more. Got {self.batch} instead.")
         if self.labels not in REGIMES:
             raise UnknownNameError("label regime", self.labels, REGIMES)
-        self.schedule.factor(0, 1)
 
     @property
     def fingerprint(self) -> str:
-        """Names what changes a number: all fields but `name` and `source`."""
-        skip = ("name", "source")
-        return fingerprint({key: value for key, value in vars(self).items() if key not in skip})
+        """Names what changes a number: all fields but `name` and `source`; a view policy by its operations."""
+        skip = ("name", "source", "views")
+        fields = {key: value for key, value in vars(self).items() if key not in skip}
+        return fingerprint(fields, [self.policy(factor) for factor in (1, 2)])
 
     @property
     def total_epochs(self) -> int:

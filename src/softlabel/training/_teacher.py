@@ -118,7 +118,8 @@ def train_teacher(
         the artifact's folder.
 
     Raises:
-        ConfigError: `out` holds another teacher, or `save_every` is below 1.
+        StoreError: `out` holds another teacher.
+        ConfigError: `save_every` is below 1.
         NonFiniteLossError: training blew up.
     """
     execution = execution or resolve_execution()
@@ -153,8 +154,8 @@ def train_teacher(
             progress=progress,
             what=f"teacher {arch} on {data.info.name}",
         )
-        checkpoint.clear()
         meta |= _outcome(model, history, data, protocol, execution)
+        checkpoint.clear()
     return path
 
 
@@ -284,6 +285,7 @@ def _identity(
         "arch": arch,
         "protocol": protocol.fingerprint,
         "data": data.info.digest,
+        "classes": list(data.info.class_names),
         "images": len(data.train),
         "seed": seed,
         "save_every": save_every,

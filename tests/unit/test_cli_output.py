@@ -1,0 +1,224 @@
+"""What the command line prints, and the small pieces that it parses."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softlabel.cli import main
+from softlabel.cli._options import Data, Machine, Session, Teachers
+from softlabel.cli._output import ConsoleProgress, print_json, print_table
+from softlabel.core import ConfigError, SoftlabelWarning
+from softlabel.report import ReportFiles
+
+
+@pytest.fixture(autouse=True)
+def nobodys_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("SOFTLABEL_CACHE", "SOFTLABEL_DATA", "SOFTLABEL_STORE"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [(None, None), ("64", (64, 64)), ("48x64", (48, 64)), ("48X64", (48, 64)), ("1x1", (1, 1))],
+)
+def test_image_sizes(text: str | None, size: tuple[int, int] | None) -> None:
+    assert Data(data="digits", image_size=text).options().image_size == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "x64", "a", "64x64x64", "-64", "6.4", "64 x 64", "²", "64x²", "64,64"])
+def test_image_sizes_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(ConfigError, match="--image-size must look like 64x64"):
+        Data(data="digits", image_size=text).options()
+
+
+def test_the_data_of_an_artifact_are_the_default() -> None:
+    assert Data().options("cifar10").spec == "cifar10"
+    assert Data(data="digits").options("cifar10").spec == "digits"
+    with pytest.raises(ConfigError, match="Which data"):
+        Data().options()
+
+
+def test_the_command_can_be_typed_again() -> None:
+    words = ("train", "my set", "--loss", "kl:temperature=4", "--data", "imagefolder:it's here")
+    command = Session(words, ConsoleProgress()).command
+    assert tuple(shlex.split(command)) == ("softlabel", *words)
+
+
+def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Machine(store=tmp_path).open_store().root == tmp_path
+    assert Machine().open_store().root == tmp_path / "softlabel_store"
+    monkeypatch.delenv("SOFTLABEL_STORE")
+    assert Machine().open_store().root == Path("softlabel-store")
+    fresh = Machine(store=tmp_path, resume=False)
+    assert fresh.open_store().root == tmp_path / "again-1"
+    assert list(tmp_path.iterdir()) == []  # asking writes nothing
+    (tmp_path / "again-1").mkdir()
+    (tmp_path / "again-3").mkdir()
+    assert fresh.open_store().root == tmp_path / "again-2"
+
+
+def test_no_teachers_are_no_teachers() -> None:
+    assert Teachers().load() == []
+
+
+# Printing.
+
+
+def test_a_table_in_a_pipe_keeps_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"rded:factor={n} / gift", *(f"{n}{column}.5 %" for column in range(8))) for n in range(3)]
+    print_table("Results [bold]", ("arm", *(f"a long column {c}" for c in range(8))), rows, numbers=8)
+    out = capsys.readouterr().out
+    assert "Results [bold]" in out
+    assert all(cell in out for row in rows for cell in row)
+    assert "\x1b" not in out
+
+
+def test_square_brackets_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("[b]t[/b]", ("[red]a[/red]",), [("[bold]x[/bold] \\[z] my.kit:bee:n=1",)])
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("[b]t[/b]", "[red]a[/red]", "[bold]x[/bold] \\[z] my.kit:bee:n=1"))
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"path": Path("a/b"), "numbers": (1, 2.5, None, True), "text": "ü"})
+    assert json.loads(capsys.readouterr().out) == {"path": "a/b", "numbers": [1, 2.5, None, True], "text": "ü"}
+
+
+def test_progress_in_a_pipe_is_plain_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ConsoleProgress()
+    progress.start("students [3] :bee:", 2)
+    for _ in range(2):
+        progress.start("one student", 5)
+        for step in range(5):
+            progress.advance(note=f"loss {step}")
+        progress.finish()
+        progress.advance(note="done")
+    progress.finish("all [well]")
+    progress.close()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "  one student: 5/5, loss 4",
+        "  one student: 5/5, loss 4",
+        "students [3] :bee:: 2/2, done",
+        "all [well]",
+    ]
+
+
+def test_progress_in_a_pipe_says_something_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlabel.cli._output.PLAIN_SECONDS", 0.0)
+    progress = ConsoleProgress()
+    progress.start("work", 1000)
+    progress.advance(3)
+    progress.advance(0)  # nothing new, nothing said
+    progress.advance(4, note="on the way")
+    assert capsys.readouterr().err.splitlines() == ["work: 3/1000", "work: 7/1000, on the way"]
+
+
+# Ends.
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_in_a_terminal_is_cleared_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    progress = ConsoleProgress()
+    assert progress.live
+    progress.start("work [x]", 10)
+    progress.advance(2, note="[y] :bee:")
+    progress.bars.refresh()
+    progress.close()
+    assert "\x1b[?25h" in screen.getvalue()  # the cursor is shown again
+    assert not progress.bars.live.is_started
+    assert "work [x]" in screen.getvalue()
+    assert "[y] :bee:" in screen.getvalue()
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(self: Any, session: Any) -> None:
+        warnings.warn("the teacher is weak", SoftlabelWarning, stacklevel=1)
+
+    monkeypatch.setattr("softlabel.cli._lists.Ls.run", warn)
+    shown = warnings.showwarning
+    assert main(["ls"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["warning: the teacher is weak"]
+    assert warnings.showwarning is shown
+
+
+def test_an_interruption(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Any, session: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("softlabel.cli._lists.Ls.run", interrupt)
+    assert main(["ls"]) == 130
+    assert "finished work is kept" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no mistake of the user's shows where it happened."""
+
+    def fail(self: Any, session: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("softlabel.cli._lists.Ls.run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["ls"])
+
+
+def test_a_report_path_stays_on_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    html = tmp_path / ("long" * 50) / "report.html"
+    files = ReportFiles(html=html, csv=html, markdown=html)
+    monkeypatch.setattr("softlabel.cli._run.write_report", lambda study, out: files)
+    assert main(["report", "anything"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"report: {html}"]
+
+
+def run_module(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "softlabel", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_as_a_module_in_a_poor_terminal() -> None:
+    done = run_module("ls", "protocols", PYTHONIOENCODING="ascii", PYTHONWARNINGS="error")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no-distillation" in done.stdout
+    assert done.stdout.isascii()
+
+
+def test_a_reader_that_goes_away() -> None:
+    """softlabel ls ... | head -0"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "softlabel", "ls", "protocols", "--json"],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 141
+    assert done.stderr == ""
