@@ -67,7 +67,8 @@ def slow_patches(
         group = chosen[start : start + at_once]
         boxes = random_resized_boxes(
             len(group) * crops, height, width, generator,
-            min_scale=options["min_scale"], max_scale=options["max_scale"], min_ratio=1.0, max_ratio=1.0,
+            min_scale=options["min_scale"], max_scale=options["max_scale"],
+            min_ratio=width / height, max_ratio=width / height,
         ).tolist()  # fmt: skip
         for image in group:
             tried: list[Tensor] = []

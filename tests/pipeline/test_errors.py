@@ -286,13 +286,13 @@ CASES: dict[str, Case] = {
     ),
     "wrong-kind": (
         lambda b: ("train", b.made.teacher, "--loss", "ce"),
-        ["Expected a distilled", "found a teacher", "which path goes where"],
+        ["Expected an artifact of kind 'distilled'", "found one of kind 'teacher'", "which path goes where"],
     ),
     "wrong-kind-teacher": (
         lambda b: ("label", b.made.random, "--teacher", b.made.random),
-        ["Expected a teacher", "found a distilled"],
+        ["of kind 'teacher'", "found one of kind 'distilled'"],
     ),
-    "wrong-kind-report": (lambda b: ("report", b.made.random), ["Expected a study", "found a distilled"]),
+    "wrong-kind-report": (lambda b: ("report", b.made.random), ["of kind 'study'", "found one of kind 'distilled'"]),
     "wrong-labels": (
         lambda b: ("train", b.made.random, "--labels", b.made.labels),
         ["made for another distilled set", "softlabel label"],

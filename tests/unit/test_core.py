@@ -132,12 +132,12 @@ def test_a_config_is_built_with_checked_types() -> None:
     ("options", "message"),
     [
         ({"cuont": 4}, "The thing has no option 'cuont'. Its options are: count, rate, name, on, limit."),
-        ({"count": 0.5}, "The option 'count' of The thing must be int. Got 0.5 instead."),
-        ({"count": True}, "The option 'count' of The thing must be int. Got True instead."),
-        ({"rate": True}, "The option 'rate' of The thing must be float. Got True instead."),
-        ({"rate": "fast"}, "The option 'rate' of The thing must be float. Got 'fast' instead."),
-        ({"on": 1}, "The option 'on' of The thing must be bool. Got 1 instead."),
-        ({"name": 3}, "The option 'name' of The thing must be str. Got 3 instead."),
+        ({"count": 0.5}, "The option 'count' of the thing must be int. Got 0.5 instead."),
+        ({"count": True}, "The option 'count' of the thing must be int. Got True instead."),
+        ({"rate": True}, "The option 'rate' of the thing must be float. Got True instead."),
+        ({"rate": "fast"}, "The option 'rate' of the thing must be float. Got 'fast' instead."),
+        ({"on": 1}, "The option 'on' of the thing must be bool. Got 1 instead."),
+        ({"name": 3}, "The option 'name' of the thing must be str. Got 3 instead."),
     ],
 )
 def test_a_config_refuses_what_does_not_fit(options: dict[str, Any], message: str) -> None:

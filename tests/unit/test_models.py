@@ -210,7 +210,7 @@ def test_every_listed_model_exists() -> None:
     [
         ("convnet-3:widht=64", "The model 'convnet-3' has no option 'widht'. Its options are: width, norm."),
         ("resnet-18:norm=batch", "The model 'resnet-18' has no option 'norm'. Its options are: width."),
-        ("convnet-3:width=wide", "The option 'width' of The model 'convnet-3' must be int. Got 'wide' instead."),
+        ("convnet-3:width=wide", "The option 'width' of the model 'convnet-3' must be int. Got 'wide' instead."),
         ("convnet-3:width=0", "The option 'width' of the model 'convnet-3' must be 1 or more. Got 0 instead."),
         ("resnet-18:width=-4", "The option 'width' of the model 'resnet-18' must be 1 or more. Got -4 instead."),
         ("convnet-3:norm=layer", "There is no norm named 'layer'. Choose one of: batch, group, instance, none."),

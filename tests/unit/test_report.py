@@ -391,7 +391,7 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, entry: str, value: A
 
 
 def test_what_is_no_study_is_refused(study: Path) -> None:
-    with pytest.raises(StoreError, match="Expected a study"):
+    with pytest.raises(StoreError, match="of kind 'study'"):
         write_report(study.parent.parent / "distilled" / "rded")
     with pytest.raises(StoreError, match="There is nothing at"):
         write_report(study.parent / "absent")

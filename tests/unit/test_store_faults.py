@@ -166,7 +166,10 @@ def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"Expected a teacher at .*thing, found a labels\. Check which path goes"):
+    with pytest.raises(
+        StoreError,
+        match=r"Expected an artifact of kind 'teacher' at .*thing, found one of kind 'labels'\. Check which path goes",
+    ):
         read_artifact(make(tmp_path / "thing"), "teacher")
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,9 @@ def _print_what_can_be_printed() -> None:
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """A polite kill (SIGTERM) ends a command as Ctrl-C does: what is half done is put away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -181,7 +181,8 @@ def show_study(study: Path, as_json: bool) -> None:
     keep = [RESULT_COLUMNS.index(column) for column in shown]
     rows = [tuple(row.cells[position] for position in keep) for row in result_table(meta)]
     print_table(meta["title"], shown, rows, numbers=len(shown) - 1)
-    print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
+    if meta["comparisons"]:
+        print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
     print(headline(meta))
     print(f"study:  {study}")
     print(f"report: {files.html}")

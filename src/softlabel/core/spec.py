@@ -56,7 +56,7 @@ def build_config(config_class: type[Config], options: Mapping[str, Option], owne
     for key, value in options.items():
         if key not in fields:
             known = ", ".join(fields) or "none"
-            raise ConfigError(f"{owner} has no option {key!r}. Its options are: {known}.")
+            raise ConfigError(f"{owner[:1].upper()}{owner[1:]} has no option {key!r}. Its options are: {known}.")
         default = fields[key].default
         checked[key] = _as_type_of(default, value, f"The option {key!r} of {owner}")
     return config_class(**checked)

@@ -76,16 +76,16 @@ def find_method(spec: str) -> tuple[Method, dict[str, Option]]:
     """
     if "." in spec.partition(":")[0]:
         return _outside(spec)
-    name, options = parse_spec(spec)
+    name = spec.partition(":")[0].strip()
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS, "Or name your own as package.module:function.")
-    return METHODS[name], options
+    return METHODS[name], parse_spec(spec)[1]
 
 
 def check_method(spec: str) -> None:
     """Check a method's name and options without running it."""
     method, options = find_method(spec)
-    build_config(method.config, options, f"The method {spec.partition(':')[0]!r}")
+    build_config(method.config, options, f"the method {spec.partition(':')[0]!r}")
 
 
 def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: int) -> tuple[Method, Any]:
@@ -97,11 +97,11 @@ def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: in
     """
     method, options = find_method(spec)
     name = spec.partition(":")[0]
-    config: Any = build_config(method.config, options, f"The method {name!r}")
+    config: Any = build_config(method.config, options, f"the method {name!r}")
     if ipc < 1:
         raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
     if method.teacher == "required" and not teachers:
-        raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
+        raise ConfigError(f"the method {name!r} needs a teacher. Make one with: softlabel teach")
     for teacher in teachers if method.teacher != "no" else ():
         check_teacher(teacher, data.info)
     return method, config
@@ -174,7 +174,7 @@ def _check_made(made: Any, spec: str, data: Dataset, ipc: int) -> None:
     ):
         shape = "x".join(map(str, (len(expected), *data.info.image_shape)))
         raise ConfigError(
-            f"The method {spec!r} did not keep its word: it must return softlabel.distill.Images with uint8 images "
+            f"the method {spec!r} did not keep its word: it must return softlabel.distill.Images with uint8 images "
             f"{shape}, {ipc} for each of the {data.info.classes} classes, class after class."
         )
 
@@ -187,16 +187,16 @@ def _outside(spec: str) -> tuple[Method, dict[str, Option]]:
         config: Any = typing.get_type_hints(function).get("config")
     except Exception as error:  # a stranger's module may fail in any way
         raise ConfigError(
-            f"The method {spec!r} cannot be imported ({type(error).__name__}: {error}). Write package.module:function, "
+            f"the method {spec!r} cannot be imported ({type(error).__name__}: {error}). Write package.module:function, "
             f"and check that the package is on the Python path."
         ) from error
     if not isinstance(config, type) or not dataclasses.is_dataclass(config):
-        raise ConfigError(f"The method {spec!r} must annotate its first parameter `config` with a frozen dataclass.")
+        raise ConfigError(f"the method {spec!r} must annotate its first parameter `config` with a frozen dataclass.")
     try:
         config()
     except TypeError as error:
         raise ConfigError(
-            f"The method {spec!r} has a config with settings that lack a default ({error}). Give every field one."
+            f"the method {spec!r} has a config with settings that lack a default ({error}). Give every field one."
         ) from error
     summary = (function.__doc__ or "").strip().partition("\n")[0]
     return Method(config, function, "optional", True, summary), parse_spec(f"{function_name}:{tail}")[1]

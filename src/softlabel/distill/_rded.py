@@ -115,8 +115,8 @@ def _best_crops(
             generator,
             min_scale=config.min_scale,
             max_scale=config.max_scale,
-            min_ratio=1.0,
-            max_ratio=1.0,
+            min_ratio=width / height,
+            max_ratio=width / height,
         ).to(execution.torch_device)
         images = data.train.images[part].to(execution.torch_device).float()
         crops = crop_resize(images.repeat_interleave(config.crops, dim=0), boxes, size, antialias=True)

@@ -134,7 +134,7 @@ def _forwards(options: SetOptions, data: Dataset) -> int:
     """Forward passes of single images that a method needs."""
     method, given = find_method(options.method)
     if method.config is RdedConfig:
-        config: RdedConfig = build_config(RdedConfig, given, options.method)
+        config: RdedConfig = build_config(RdedConfig, given, "the method 'rded'")
         return config.images * config.crops * data.info.classes
     return 0 if method.teacher == "no" else len(data.train)
 

@@ -86,7 +86,7 @@ def as_classifier(model: nn.Module) -> Classifier:
 def _factory(spec: str) -> Callable[[tuple[int, int, int], int], nn.Module]:
     name, options = parse_spec(spec)
     if match := re.fullmatch(r"convnet-([1-9])", name):
-        convnet = build_config(ConvNetOptions, options, f"The model {name!r}")
+        convnet = build_config(ConvNetOptions, options, f"the model {name!r}")
         depth = int(match[1])
         if convnet.norm not in NORMS:
             raise UnknownNameError("norm", convnet.norm, NORMS)
@@ -102,7 +102,7 @@ def _factory(spec: str) -> Callable[[tuple[int, int, int], int], nn.Module]:
         )
     match = re.fullmatch(r"resnet-(\d+)(-imagenet)?", name)
     if match and int(match[1]) in LAYERS:
-        resnet = build_config(ResNetOptions, options, f"The model {name!r}")
+        resnet = build_config(ResNetOptions, options, f"the model {name!r}")
         _positive(name, resnet.width)
         small, layers = match[2] is None, int(match[1])
         return lambda shape, classes: ResNet(

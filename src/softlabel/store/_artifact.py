@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from softlabel._version import __version__
-from softlabel.core import StoreError, fingerprint, plain
+from softlabel.core import SoftlabelError, StoreError, fingerprint, plain
 from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
 
 SCHEMA = 1
@@ -109,6 +109,11 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
             else:
                 _refuse_foreign(path)
                 os.replace(folder, path)
+    except SoftlabelError as error:
+        # A mistake in the work itself would only be met again; a full disk or a bad path can be mended.
+        if not resumable or not isinstance(error, StoreError):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     except BaseException:
         if not resumable:
             shutil.rmtree(folder, ignore_errors=True)
@@ -152,7 +157,10 @@ def read_artifact(path: Path, kind: str | None = None, *, verify: bool = True) -
             f"reads up to schema {SCHEMA}. Upgrade softlabel."
         )
     if kind is not None and manifest["kind"] != kind:
-        raise StoreError(f"Expected a {kind} at {path}, found a {manifest['kind']}. Check which path goes where.")
+        raise StoreError(
+            f"Expected an artifact of kind {kind!r} at {path}, found one of kind {manifest['kind']!r}. Check which "
+            f"path goes where."
+        )
     artifact = Artifact(path, manifest["kind"], _Facts(path, manifest["meta"]), manifest["files"])
     if verify:
         _verify(artifact)

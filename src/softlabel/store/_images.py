@@ -58,7 +58,7 @@ def check_storage(storage: str) -> None:
 def jpeg_quality(storage: str) -> int:
     """The quality in `jpeg-Q` (plain `jpeg` is 75, Pillow's default, as RDED's code uses)."""
     head, _, tail = storage.partition("-")
-    quality = int(tail) if tail.isdigit() else 75 if not tail else 0
+    quality = int(tail) if tail.isdecimal() else 75 if not tail else 0
     if head != "jpeg" or not 1 <= quality <= 100:
         raise ConfigError(f"There is no image storage {storage!r}. Choose png, webp, or jpeg-Q with Q from 1 to 100.")
     return quality

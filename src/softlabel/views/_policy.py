@@ -122,7 +122,7 @@ def _op_from_plain(entry: Mapping[str, Any]) -> ViewOp:
     if "op" not in entry:
         raise ConfigError(f"A view op needs its name under 'op', as in {{'op': 'flip'}}. Got {dict(entry)!r}.")
     settings = {key: value for key, value in entry.items() if key != "op"}
-    return build_config(_op_class(entry["op"]), settings, f"The view {entry['op']}")
+    return build_config(_op_class(entry["op"]), settings, f"the view {entry['op']}")
 
 
 def _op_class(name: str) -> type[ViewOp]:
