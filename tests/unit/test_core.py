@@ -123,7 +123,7 @@ class Settings:
 
 
 def test_a_config_is_built_with_checked_types() -> None:
-    built = build_config(Settings, {"count": 4, "rate": 2, "name": "y", "on": True, "limit": 5}, "The thing")
+    built = build_config(Settings, {"count": 4, "rate": 2, "name": "y", "on": True, "limit": 5}, "the thing")
     assert built == Settings(count=4, rate=2.0, name="y", on=True, limit=5)
     assert type(built.rate) is float
 
@@ -142,7 +142,7 @@ def test_a_config_is_built_with_checked_types() -> None:
 )
 def test_a_config_refuses_what_does_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_config(Settings, options, "The thing")
+        build_config(Settings, options, "the thing")
     assert str(caught.value) == message
 
 
