@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from softlabel.core import DatasetInfo, Split, stream
 from softlabel.data import load_dataset
 from softlabel.evaluation import find_protocol
+from softlabel.labels import online_labels
 from softlabel.losses import GIFT, Loss
 from softlabel.models import build_model
 from softlabel.training import (
@@ -119,26 +120,11 @@ def our_seconds(
     device = execution.torch_device
     teacher = _teacher(model, info).to(device)
     protocol = replace(find_protocol("gift", epochs=epochs), batch=batch)
-    source = _Online(teacher)
+    source = online_labels([teacher], info)
     student = _model(model, info, 0)
     fit(student, split, protocol=protocol, info=info, seed=0, execution=execution, labels=source)
     history = fit(student, split, protocol=protocol, info=info, seed=1, execution=execution, labels=source)
     return history.train_seconds / history.steps, _parts(student, teacher, split, info, batch, execution)
-
-
-class _Online:
-    """The smallest label source: one teacher on every view."""
-
-    regime, fingerprint, label_bytes, labeler_bytes = "online", "benchmark", 0, 0
-
-    def __init__(self, teacher: Teacher) -> None:
-        self.teacher = teacher
-
-    def to(self, device: torch.device) -> "_Online":
-        return self
-
-    def logits(self, views: Tensor, index: Tensor) -> Tensor:
-        return self.teacher.logits(views)
 
 
 def _parts(

@@ -139,7 +139,7 @@ CASES: list[tuple[tuple[int, int], int, int, dict[str, float]]] = [
     ((16, 16), 1, 4, {"factor": 3, "crops": 2}),  # 16 = 6 + 5 + 5; every image of the class is needed
     ((13, 18), 1, 2, {"factor": 2, "crops": 3, "images": 10, "min_scale": 0.3, "max_scale": 0.6}),
     ((16, 16), 1, 2, {"crops": 30, "images": 40}),  # more crops than are cut at once
-    ((16, 16), 1, 3, {"factor": 2, "crops": 1, "images": 1}),  # fewer images asked for than tiles are needed
+    ((16, 16), 1, 3, {"factor": 2, "crops": 1, "images": 12}),  # as many images as tiles
 ]
 
 

@@ -378,8 +378,11 @@ CASES: dict[str, Case] = {
         ["needs soft labels"],
     ),
     "hard-protocol-soft-losses": (
-        lambda b: ("evaluate", b.made.random, "--protocol", "hard", "--teacher", b.made.teacher, *STUDENT),
-        ["kl, gift need soft labels", "'hard'"],
+        lambda b: (
+            *("evaluate", b.made.random, "--protocol", "hard", "--losses", "kl", "gift"),
+            *("--teacher", b.made.teacher, *STUDENT),
+        ),
+        ["kl, gift need soft labels", "'hard"],
     ),
     # Training that blows up.
     "nan": (

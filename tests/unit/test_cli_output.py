@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from softlabel.cli import main
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import ConsoleProgress, print_json, print_table
-from softlabel.core import ConfigError, SoftlabelWarning
+from softlabel.core import ConfigError, SoftlabelWarning, StoreError
+from softlabel.data import load_dataset
+from softlabel.evaluation import DataOptions
 from softlabel.report import ReportFiles
 
 
@@ -40,8 +43,11 @@ def test_image_sizes_that_cannot_be_read(text: str) -> None:
 
 
 def test_the_data_of_an_artifact_are_the_default() -> None:
-    assert Data().options("cifar10").spec == "cifar10"
-    assert Data(data="digits").options("cifar10").spec == "digits"
+    info = load_dataset("digits", image_size=(10, 12), selection=0.1).info
+    before = DataOptions(spec="digits", image_size=(10, 12), selection=0.1)
+    assert Data().options(info) == before
+    assert Data(image_size="9x9", channels=3).options(info) == replace(before, image_size=(9, 9), channels=3)
+    assert Data(data="cifar10").options(info) == DataOptions(spec="cifar10")
     with pytest.raises(ConfigError, match="Which data"):
         Data().options()
 
@@ -54,15 +60,22 @@ def test_the_command_can_be_typed_again() -> None:
 
 def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Machine(store=tmp_path).open_store().root == tmp_path
-    assert Machine().open_store().root == tmp_path / "softlabel_store"
+    assert Machine(dry_run=True).open_store().root == tmp_path / "softlabel_store"
     monkeypatch.delenv("SOFTLABEL_STORE")
-    assert Machine().open_store().root == Path("softlabel-store")
-    fresh = Machine(store=tmp_path, resume=False)
+    assert Machine(dry_run=True).open_store().root == Path("softlabel-store")
+    fresh = Machine(store=tmp_path, resume=False, dry_run=True)
     assert fresh.open_store().root == tmp_path / "again-1"
-    assert list(tmp_path.iterdir()) == []  # asking writes nothing
+    assert list(tmp_path.iterdir()) == []  # neither a dry run nor the look whether one may write leaves anything
     (tmp_path / "again-1").mkdir()
     (tmp_path / "again-3").mkdir()
     assert fresh.open_store().root == tmp_path / "again-2"
+    with pytest.raises(ConfigError, match=r"again-3 is there already\. Choose another --out"):
+        fresh.open_store(tmp_path / "again-3")
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_work() -> None:
+    with pytest.raises(StoreError, match=r"/proc/nowhere.* cannot be written"):
+        Machine(store=Path("/proc/nowhere")).open_store()
 
 
 def test_no_teachers_are_no_teachers() -> None:

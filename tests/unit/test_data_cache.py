@@ -3,6 +3,7 @@
 import errno
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_selection_and_seed_share_one_cache(spec: str, monkeypatch: pytest.Monke
     first = load_dataset(spec)
     no_decoding(monkeypatch)
     carved = load_dataset(spec, selection=0.25, seed=3)
-    assert carved.info == first.info
+    assert replace(carved.info, options={}) == replace(first.info, options={})
     assert (len(carved.train), len(carved.selection or ())) == (6, 2)
 
 

@@ -297,5 +297,5 @@ def test_what_is_not_there(distilled: DistilledSet, tmp_path: Path) -> None:
 
 def test_what_is_no_set_of_labels(distilled: DistilledSet, tmp_path: Path) -> None:
     save_distilled(distilled, tmp_path / "set")
-    with pytest.raises(StoreError, match=r"set, found a distilled"):
+    with pytest.raises(StoreError, match=r"set, found one of kind 'distilled'"):
         load_labels(tmp_path / "set", distilled)

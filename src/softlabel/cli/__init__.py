@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from softlabel._version import __version__
@@ -69,11 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.close()
         print("interrupted: finished work is kept; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return _out_of_memory(progress, error)
+    except RuntimeError as error:
+        # torch's CPU allocator has no exception class of its own.
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            return _out_of_memory(progress, error)
+        raise
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough. Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     return 0
+
+
+def _out_of_memory(progress: ConsoleProgress, error: BaseException) -> int:
+    progress.close()
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    print(
+        f"error: Out of memory ({reason}). Finished work is kept. Choose a smaller model or batch, smaller images, or "
+        f"another --device.",
+        file=sys.stderr,
+    )
+    return USER_ERROR
 
 
 def _print_what_can_be_printed() -> None:

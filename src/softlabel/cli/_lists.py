@@ -1,13 +1,13 @@
 """softlabel ls and fetch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import tyro
 
 from softlabel.cli._options import Session
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import UnknownNameError
+from softlabel.core import Option, UnknownNameError, format_spec
 from softlabel.data import fetch_dataset, find_datasets
 from softlabel.distill import METHODS
 from softlabel.evaluation import PROTOCOLS
@@ -24,11 +24,15 @@ def _datasets() -> Iterable[Row]:
         yield found.name, ". ".join(str(part) for part in (found.status, found.path, found.note) if part)
 
 
+def _with(summary: str, options: Mapping[str, Option]) -> str:
+    return f"{summary} [{format_spec('', options)[1:]}]" if options else summary
+
+
 KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "recipes": lambda: ((name, find_recipe(name).summary) for name in RECIPES),
     "datasets": _datasets,
-    "methods": lambda: ((name, method.summary) for name, method in METHODS.items()),
-    "losses": lambda: ((name, loss.summary) for name, loss in LOSSES.items()),
+    "methods": lambda: ((name, _with(method.summary, vars(method.config()))) for name, method in METHODS.items()),
+    "losses": lambda: ((name, _with(loss.summary, loss.options)) for name, loss in LOSSES.items()),
     "protocols": lambda: ((name, protocol.source) for name, protocol in PROTOCOLS.items()),
     "models": lambda: MODELS.items(),
     "labels": lambda: REGIMES.items(),

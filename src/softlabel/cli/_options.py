@@ -1,14 +1,15 @@
 """Options that commands share, and what they turn into."""
 
+import os
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from softlabel.cli._output import ConsoleProgress
-from softlabel.core import ConfigError
+from softlabel.core import ConfigError, DatasetInfo
 from softlabel.evaluation import DataOptions
 from softlabel.store import Store
 from softlabel.training import Execution, Teacher, load_teacher, resolve_execution
@@ -32,15 +33,26 @@ class Machine:
     json: bool = False
     """Print the result as JSON on stdout."""
 
-    def open_store(self) -> Store:
-        """The store of this command; with --no-resume a fresh one inside it."""
+    def open_store(self, out: Path | None = None) -> Store:
+        """The store of this command, writable; with --no-resume a fresh one inside it.
+
+        Raises:
+            StoreError: nothing can be written there.
+            ConfigError: --no-resume with an --out that exists.
+        """
         store = Store(self.store) if self.store is not None else Store.default()
-        if self.resume:
-            return store
-        number = 1
-        while (store.root / f"again-{number}").exists():
-            number += 1
-        return Store(store.root / f"again-{number}")
+        if not self.resume:
+            if out is not None and os.path.exists(out):
+                raise ConfigError(
+                    f"--no-resume makes everything again, and {out} is there already. Choose another --out."
+                )
+            number = 1
+            while (store.root / f"again-{number}").exists():
+                number += 1
+            store = Store(store.root / f"again-{number}")
+        if not self.dry_run and out is None:
+            store.require_writable()
+        return store
 
     def execution(self) -> Execution:
         return resolve_execution(self.device, self.precision)
@@ -59,13 +71,23 @@ class Data:
     selection: float = 0.0
     """Share of the train split to set aside for choosing things (0 to 0.5)."""
 
-    def options(self, default: str | None = None) -> DataOptions:
-        """Raises ConfigError when no data is named, or the size cannot be read."""
-        spec = self.data or default
-        if spec is None:
+    def options(self, known: DatasetInfo | None = None) -> DataOptions:
+        """What to load: as asked, or as the data behind a set or teacher was loaded.
+
+        Raises:
+            ConfigError: no data is named, or the size cannot be read.
+        """
+        size = _size(self.image_size)
+        if self.data is not None:
+            return DataOptions(spec=self.data, image_size=size, channels=self.channels, selection=self.selection)
+        if known is None:
             raise ConfigError("Which data? Name it with --data, for example --data cifar10. See: softlabel ls datasets")
+        before = known.options
         return DataOptions(
-            spec=spec, image_size=_size(self.image_size), channels=self.channels, selection=self.selection
+            spec=before.get("spec", known.name),
+            image_size=size or (tuple(before["image_size"]) if "image_size" in before else None),
+            channels=self.channels or before.get("channels"),
+            selection=self.selection or before.get("selection", 0.0),
         )
 
 
@@ -73,8 +95,8 @@ class Data:
 class Teachers:
     """The labelling teachers."""
 
-    teacher: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = field(default=())
-    """Folder of a trained teacher (softlabel teach prints it). Repeat for an ensemble: logits are averaged."""
+    teacher: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Folder of a trained teacher (softlabel teach prints it). Repeat it for an ensemble: logits are averaged."""
     teacher_epoch: int | None = None
     """An earlier epoch of the teachers' trajectories. Default: the last."""
 

@@ -55,10 +55,10 @@ def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool) -
         (line.what, f"{line.done}/{line.total}", human_seconds(line.seconds), human_bytes(line.disk_bytes))
         for line in lines
     ]
-    print_table("Plan", ("part", "done", "time", "disk, at most"), rows, numbers=3)
+    print_table("Plan", ("part", "done", "time", "disk"), rows, numbers=3)
     print(
-        f"in all about {human_seconds(seconds)}, {human_bytes(disk)} of disk, {human_bytes(memory)} of memory, on "
-        f"{execution.device} in {execution.precision}"
+        f"in all about {human_seconds(seconds)} and {human_bytes(disk)} of disk beside the report (5 MB), on "
+        f"{execution.device} in {execution.precision}; measuring this took {human_bytes(memory)} of memory"
     )
 
 

@@ -1,5 +1,6 @@
 """softlabel run, evaluate and report: whole comparisons."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +69,9 @@ class Evaluate:
     """Folders of distilled sets (softlabel distill prints them)."""
     protocol: str = "gift"
     """How students are trained. See: softlabel ls protocols"""
-    losses: tuple[str, ...] = ("ce", "kl", "gift")
-    """Loss specs, each an arm on every set. See: softlabel ls losses"""
+    losses: tuple[str, ...] | None = None
+    """Loss specs, each an arm on every set. Default: ce, the protocol's own, and gift (and kl under protocol gift);
+    ce alone under hard labels. See: softlabel ls losses"""
     labels: str | None = None
     """hard, fixed or online. Default: the protocol's."""
     student: str = "convnet-3"
@@ -81,7 +83,7 @@ class Evaluate:
     seeds: int = 3
     """Number of seeds."""
     baselines: bool = True
-    """Add random real images of the same IPC, and the hard-label loss."""
+    """Add random real images of the same IPC (drawn anew for every seed), and the hard-label loss."""
     full_epochs: int = 0
     """Epochs of a full-data baseline with hard labels (one seed); 0 leaves it out."""
     data: Data = field(default_factory=Data)
@@ -98,24 +100,24 @@ class Evaluate:
         first = next(iter(loaded.values()))
         store, execution = self.machine.open_store(), self.machine.execution()
         teachers = self.teachers.load()
-        data = self.data.options(first.info.name).load(session.progress)
+        data = self.data.options(first.info).load(session.progress)
         names = _unique_names(loaded)
         families = [SetPaths(names[path], tuple((seed, path) for seed in comparison.seeds)) for path in loaded]
         sizes = {names[path]: len(distilled) for path, distilled in loaded.items()}
-        random = SetOptions(name="random", method="random", ipc=first.ipc)
-        with_random = self.baselines and "random" not in names.values()
-        if with_random:
-            families.insert(0, _random_family(random, data, comparison, store, execution))
-            sizes["random"] = first.ipc * data.info.classes
+        random = self._random(loaded.values(), set(names.values()))
+        for position, options in enumerate(random):
+            families.insert(position, _family(options, data, comparison, store, execution))
+            sizes[options.name] = options.ipc * data.info.classes
         check_inputs(comparison, data, teachers, families, loaded.values())
         if self.machine.dry_run:
-            lines = [plan_set(random, families[0], data, None, execution)] if with_random else []
+            pairs = zip(random, families, strict=False)
+            lines = [plan_set(options, family, data, None, execution) for options, family in pairs]
             lines += plan_students(comparison, data, families, sizes, teachers, store=store, execution=execution)
             print_plan(lines, execution, self.machine.json)
             return
-        if with_random:
+        for options in random:
             for seed in comparison.seeds:
-                make_set(random, data, [], seed, store, execution, progress=session.progress)
+                make_set(options, data, [], seed, store, execution, progress=session.progress)
         study = compare(
             comparison,
             data,
@@ -130,17 +132,32 @@ class Evaluate:
         show_study(study, self.machine.json)
 
     def _comparison(self) -> Comparison:
-        protocol = find_protocol(self.protocol, self.epochs)
-        losses = self.losses if not self.baselines or "ce" in self.losses else ("ce", *self.losses)
+        protocol = find_protocol(self.protocol, self.epochs).with_labels(self.labels)
+        own = ("kl",) if protocol.loss.name == "gift" else (protocol.loss.spec,)
+        usual = ("ce",) if protocol.labels == "hard" else ("ce", *own, "gift")
+        losses = usual if self.losses is None else self.losses
+        if self.baselines and "ce" not in losses:
+            losses = ("ce", *losses)
         return Comparison(
             name=f"evaluate-{self.protocol}",
             title=f"Distilled sets under protocol {self.protocol}",
-            protocol=protocol.with_labels(self.labels),
+            protocol=protocol,
             student=self.student,
             losses=losses,
             seeds=tuple(range(self.seed, self.seed + self.seeds)),
             full_epochs=self.full_epochs,
+            full_seeds=(self.seed,),
         )
+
+    def _random(self, loaded: Iterable[DistilledSet], taken: set[str]) -> list[SetOptions]:
+        """One family of random real images for every IPC among the sets, unless random images were given."""
+        if not self.baselines or "random" in taken:
+            return []
+        ipcs = sorted({distilled.ipc for distilled in loaded})
+        return [
+            SetOptions(name="random" if len(ipcs) == 1 else f"random, IPC {ipc}", method="random", ipc=ipc)
+            for ipc in ipcs
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +205,7 @@ def show_study(study: Path, as_json: bool) -> None:
     print(f"report: {files.html}")
 
 
-def _random_family(
-    options: SetOptions, data: Dataset, comparison: Comparison, store: Store, execution: Execution
-) -> SetPaths:
+def _family(options: SetOptions, data: Dataset, comparison: Comparison, store: Store, execution: Execution) -> SetPaths:
     return SetPaths(
         options.name,
         tuple((seed, set_path(options, data, [], seed, store, execution)) for seed in comparison.seeds),

@@ -1,6 +1,7 @@
 """softlabel teach, distill, label and train: one stage each."""
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from softlabel.evaluation import (
     train_student,
 )
 from softlabel.labels import fixed_labels, load_labels, make_labels, save_labels
-from softlabel.models import check_model
+from softlabel.models import build_model, check_model
 from softlabel.store import load_distilled, read_artifact
-from softlabel.training import TEACHER_PROTOCOL, train_teacher
+from softlabel.training import TEACHER_PROTOCOL, check_teacher, train_teacher, warn_if_weaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +66,12 @@ class Teach:
             optimizer=replace(TEACHER_PROTOCOL.optimizer, lr=self.lr),
         )
         options = TeacherOptions(arch=self.arch, protocol=protocol, seed=self.seed)
-        store, execution = self.machine.open_store(), self.machine.execution()
+        store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options().load(session.progress)
         if self.machine.dry_run:
-            line, _ = plan_teacher(options, data, store=store, execution=execution, save_every=self.save_every)
+            line, _ = plan_teacher(
+                options, data, store=store, execution=execution, save_every=self.save_every, out=self.out
+            )
             print_plan([line], execution, self.machine.json)
             return
         path = train_teacher(
@@ -122,13 +125,12 @@ class Distill:
     def run(self, session: Session) -> None:
         options = SetOptions(name=self.method, method=self.method, ipc=self.ipc, storage=self.storage)
         teachers = self.teachers.load()
-        store, execution = self.machine.open_store(), self.machine.execution()
-        data = self.data.options(teachers[0].info.name if teachers else None).load(session.progress)
+        store, execution = self.machine.open_store(self.out), self.machine.execution()
+        data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
         check_work(self.method, data, teachers, ipc=self.ipc)
         if self.machine.dry_run:
-            family = SetPaths(
-                self.method, ((self.seed, set_path(options, data, teachers, self.seed, store, execution)),)
-            )
+            path = set_path(options, data, teachers, self.seed, store, execution, out=self.out)
+            family = SetPaths(self.method, ((self.seed, path),))
             line = plan_set(options, family, data, teachers[0] if teachers else None, execution)
             print_plan([line], execution, self.machine.json)
             return
@@ -153,13 +155,21 @@ class Label:
     """Folder of a distilled set."""
     out: Path | None = None
     """Folder to keep them in. Default: their place in the store."""
+    data: Data = field(default_factory=Data)
     teachers: Teachers = field(default_factory=Teachers)
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
         distilled = load_distilled(self.distilled)
-        store, execution = self.machine.open_store(), self.machine.execution()
-        labels = fixed_labels(self.teachers.load(), distilled, execution)
+        store, execution = self.machine.open_store(self.out), self.machine.execution()
+        teachers = self.teachers.load()
+        if any(teacher.info.digest != distilled.info.digest for teacher in teachers):
+            # Made on other pixels than the set's: see whether they do as well on the set's own data.
+            data = self.data.options(distilled.info).load(session.progress)
+            for teacher in teachers:
+                check_teacher(teacher, data.info)
+                warn_if_weaker(teacher.to(execution.torch_device), data, execution)
+        labels = fixed_labels(teachers, distilled, execution)
         path = self.out or store.labels(
             f"{distilled.info.name}-fixed", fingerprint(labels.fingerprint, distilled.digest)
         )
@@ -205,20 +215,23 @@ class Train:
     def run(self, session: Session) -> None:
         check_model(self.student)
         distilled = load_distilled(self.distilled)
-        stored = Path(self.labels) if self.labels is not None and Path(self.labels).is_dir() else None
+        stored = Path(self.labels) if self.labels is not None and os.path.isdir(self.labels) else None
         protocol = find_protocol(self.protocol, self.epochs).with_labels("fixed" if stored else self.labels)
-        if self.loss is not None:
-            protocol = protocol.with_loss(self.loss)
+        if self.loss is not None or protocol.labels == "hard":
+            protocol = protocol.with_loss(self.loss or "ce")
+        protocol.require_labels()
         store, execution = self.machine.open_store(), self.machine.execution()
+        teachers = self.teachers.load() if stored is None and protocol.labels != "hard" else []
         source: LabelSource
         if stored is not None:
             source = load_labels(stored, distilled)
         else:
-            source = make_labels(
-                protocol.labels, teachers=self.teachers.load(), distilled=distilled, execution=execution
-            )
-        data = self.data.options(distilled.info.name).load(session.progress)
+            source = make_labels(protocol.labels, teachers=teachers, distilled=distilled, execution=execution)
+        data = self.data.options(distilled.info).load(session.progress)
         check_classes(distilled, data)
+        build_model(self.student, image_shape=data.info.image_shape, classes=data.info.classes, seed=0)
+        for teacher in teachers:
+            warn_if_weaker(teacher.to(execution.torch_device), data, execution)
         if self.machine.dry_run:
             batch = protocol.batch_size(len(distilled), distilled.info.classes)
             steps = protocol.total_epochs * -(-len(distilled) // batch)

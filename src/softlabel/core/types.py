@@ -1,6 +1,7 @@
 """The nouns that every layer shares, as frozen dataclasses of plain data and tensors."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,8 @@ class DatasetInfo:
         mean, std: per channel, of the train split, for pixels in [0, 1].
         digest: fingerprint of the pixels and targets of all splits.
         origin: where the data came from, and what is special about it (for people).
+        options: what it was loaded with beside its name, so that it can be loaded again: `spec` with a whole path,
+            `image_size`, `channels`, `selection`.
     """
 
     name: str
@@ -32,6 +35,7 @@ class DatasetInfo:
     std: tuple[float, ...]
     digest: str
     origin: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -68,6 +72,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of the pixels and targets."""
+        return tensor_fingerprint(self.images, self.targets)
 
     def subset(self, index: Tensor) -> "Split":
         """The images and targets at `index` (int64 [M]), copied."""

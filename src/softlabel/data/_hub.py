@@ -36,7 +36,7 @@ def _load(datasets: ModuleType, name: str) -> Any:
     path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     try:
         return datasets.load_dataset(path, revision=revision or None)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"hf:{name} cannot be loaded ({type(error).__name__}: {error}). Check the name, the revision "
             f"and the network; data that is gated or has several configurations must be downloaded first "

@@ -78,7 +78,9 @@ def load_dataset(
         cache or cache_root(),
         lambda: _read(spec, source.read(), image_size, channels, test_fraction, progress),
     )
-    whole = dataclasses.replace(whole, info=dataclasses.replace(whole.info, name=spec))
+    again = {"spec": _whole_path(spec), "image_size": image_size, "channels": channels, "selection": selection}
+    given = {key: value for key, value in again.items() if value}
+    whole = dataclasses.replace(whole, info=dataclasses.replace(whole.info, name=spec, options=given))
     if not selection:
         return whole
     names = whole.info.class_names
@@ -102,9 +104,14 @@ def _source(spec: str) -> Source:
     if spec in KNOWN:
         return find_source(KNOWN[spec])
     hint = f"Or name your own data: {_FORMS}."
-    if Path(spec).exists():
+    if os.path.exists(spec):
         hint = f"For the data at this path write imagefolder:{spec} (class folders) or parquet:{spec}."
     raise UnknownNameError("data set", spec, NAMES, hint)
+
+
+def _whole_path(spec: str) -> str:
+    form, _, rest = spec.partition(":")
+    return f"{form}:{Path(rest).expanduser().absolute()}" if form in ("imagefolder", "parquet") else spec
 
 
 def _path(text: str) -> Path:

@@ -2,7 +2,7 @@
 
 from softlabel.distill._common import Images
 from softlabel.distill._coresets import HerdingConfig, KCentreConfig, RandomConfig, farthest_first, herd
-from softlabel.distill._methods import METHODS, Method, check_method, check_work, distill, find_method
+from softlabel.distill._methods import METHODS, Method, check_images, check_method, check_work, distill, find_method
 from softlabel.distill._rded import RdedConfig, mosaic
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Method",
     "RandomConfig",
     "RdedConfig",
+    "check_images",
     "check_method",
     "check_work",
     "distill",

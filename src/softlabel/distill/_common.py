@@ -51,6 +51,11 @@ def require_images(data: Dataset, per_class: int, reason: str) -> None:
         )
 
 
+def check_ipc(config: object, data: Dataset, ipc: int) -> None:
+    """`require_images` for methods that keep real images as they are."""
+    require_images(data, ipc, f"IPC {ipc}")
+
+
 def selected(data: Dataset, index_by_class: Sequence[Tensor], **facts: Any) -> Images:
     """Real images as they are, at the given positions of the train split."""
     index = torch.cat(list(index_by_class))

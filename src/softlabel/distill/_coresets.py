@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from softlabel.core import Dataset, Progress
-from softlabel.distill._common import Images, class_indices, require_images, selected, teacher_features
+from softlabel.distill._common import Images, class_indices, selected, teacher_features
 from softlabel.training import Execution, Teacher
 
 
@@ -42,12 +43,7 @@ def random_images(
     execution: Execution,
     progress: Progress,
 ) -> Images:
-    """The first `ipc` of a random permutation of each class, so that sets of one seed are nested.
-
-    Raises:
-        DistillError: a class has fewer than `ipc` images.
-    """
-    require_images(data, ipc, f"IPC {ipc}")
+    """The first `ipc` of a random permutation of each class, so that sets of one seed are nested."""
     chosen = [
         members[torch.randperm(len(members), generator=generator)[:ipc]]
         for members in class_indices(data.train, data.info.classes)
@@ -68,13 +64,10 @@ def herding(
     """Greedily keep the mean of the chosen features near the class mean (Welling 2009; iCaRL, Algorithm 4).
 
     Features are the inputs of the first teacher's last layer. No random choice is made.
-
-    Raises:
-        DistillError: a class has fewer than `ipc` images.
     """
 
     def choose(features: Tensor) -> Tensor:
-        return herd(features / features.norm(dim=1, keepdim=True) if config.unit else features, ipc)
+        return herd(F.normalize(features, dim=1) if config.unit else features, ipc)
 
     return _by_features("herding", choose, data, teachers[0], ipc, execution, progress)
 
@@ -92,9 +85,6 @@ def k_centre(
     """Greedy k-centre in each class (Sener and Savarese 2018, Algorithm 1): always take the farthest image.
 
     Features as in `herding`; the first image of each class is random.
-
-    Raises:
-        DistillError: a class has fewer than `ipc` images.
     """
 
     def choose(features: Tensor) -> Tensor:
@@ -140,7 +130,6 @@ def _by_features(
     execution: Execution,
     progress: Progress,
 ) -> Images:
-    require_images(data, ipc, f"IPC {ipc}")
     progress.start(f"{name} on {data.info.name}", data.info.classes)
     chosen = []
     for members in class_indices(data.train, data.info.classes):

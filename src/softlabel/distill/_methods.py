@@ -22,7 +22,7 @@ from softlabel.core import (
     plain,
     stream,
 )
-from softlabel.distill._common import Images
+from softlabel.distill._common import Images, check_ipc
 from softlabel.distill._coresets import (
     HerdingConfig,
     KCentreConfig,
@@ -31,7 +31,7 @@ from softlabel.distill._coresets import (
     k_centre,
     random_images,
 )
-from softlabel.distill._rded import RdedConfig, rded
+from softlabel.distill._rded import RdedConfig, check_rded, rded
 from softlabel.training import Execution, Teacher, check_teacher, resolve_execution, warn_if_weaker
 
 
@@ -45,6 +45,9 @@ class Method:
         teacher: whether it looks at a teacher: `no`, `optional` or `required`.
         seeded: whether another seed gives another set.
         summary: a line for people.
+        check: refuses, before any work, what cannot work: `(config, data, ipc)`.
+        name: what the spec begins with; of somebody's own function, `package.module:function`.
+        revision: part of a set's identity; raised when a release makes other images from the same settings.
     """
 
     config: type
@@ -52,16 +55,44 @@ class Method:
     teacher: str
     seeded: bool
     summary: str
+    check: Callable[[Any, Dataset, int], None]
+    name: str
+    revision: int = 1
 
 
-METHODS: dict[str, Method] = {
-    "random": Method(RandomConfig, random_images, "no", True, "random real images: the baseline of everything"),
-    "herding": Method(
-        HerdingConfig, herding, "required", False, "real images whose mean feature follows the class mean"
+_TABLE = (
+    Method(
+        RandomConfig, random_images, "no", True, "random real images: the baseline of everything", check_ipc, "random"
     ),
-    "k-centre": Method(KCentreConfig, k_centre, "required", True, "real images that cover the class in feature space"),
-    "rded": Method(RdedConfig, rded, "required", True, "realistic patches chosen by a teacher, tiled into mosaics"),
-}
+    Method(
+        HerdingConfig,
+        herding,
+        "required",
+        False,
+        "real images whose mean feature follows the class mean",
+        check_ipc,
+        "herding",
+    ),
+    Method(
+        KCentreConfig,
+        k_centre,
+        "required",
+        True,
+        "real images that cover the class in feature space",
+        check_ipc,
+        "k-centre",
+    ),
+    Method(
+        RdedConfig,
+        rded,
+        "required",
+        True,
+        "realistic patches chosen by a teacher, tiled into mosaics",
+        check_rded,
+        "rded",
+    ),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
 def find_method(spec: str) -> tuple[Method, dict[str, Option]]:
@@ -88,22 +119,35 @@ def check_method(spec: str) -> None:
     build_config(method.config, options, f"the method {spec.partition(':')[0]!r}")
 
 
+def check_images(spec: str, data: Dataset, *, ipc: int) -> None:
+    """Refuse a set that this data cannot give, before a teacher is trained for it.
+
+    Raises:
+        UnknownNameError, ConfigError: from the spec.
+        DistillError: too few images.
+    """
+    method, options = find_method(spec)
+    method.check(build_config(method.config, options, f"the method {method.name!r}"), data, ipc)
+
+
 def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: int) -> tuple[Method, Any]:
     """The method and its configuration, when nothing that can be known before the work speaks against it.
 
     Raises:
         UnknownNameError, ConfigError: from the spec, or a missing teacher.
         TeacherMismatchError: a teacher that does not fit the data.
+        DistillError: too few images.
     """
     method, options = find_method(spec)
-    name = spec.partition(":")[0]
+    name = method.name
     config: Any = build_config(method.config, options, f"the method {name!r}")
     if ipc < 1:
         raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
     if method.teacher == "required" and not teachers:
-        raise ConfigError(f"the method {name!r} needs a teacher. Make one with: softlabel teach")
+        raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
     for teacher in teachers if method.teacher != "no" else ():
         check_teacher(teacher, data.info)
+    method.check(config, data, ipc)
     return method, config
 
 
@@ -132,7 +176,6 @@ def distill(
     """
     execution = execution or resolve_execution()
     method, config = check_work(spec, data, teachers, ipc=ipc)
-    name = spec.partition(":")[0]
     if method.teacher == "no":
         teachers = ()
     for teacher in teachers:
@@ -142,7 +185,7 @@ def distill(
         data,
         tuple(teacher.to(execution.torch_device) for teacher in teachers),
         ipc=ipc,
-        generator=stream(seed, "distill", name),
+        generator=stream(seed, "distill", method.name),
         execution=execution,
         progress=progress or Silent(),
     )
@@ -174,7 +217,7 @@ def _check_made(made: Any, spec: str, data: Dataset, ipc: int) -> None:
     ):
         shape = "x".join(map(str, (len(expected), *data.info.image_shape)))
         raise ConfigError(
-            f"the method {spec!r} did not keep its word: it must return softlabel.distill.Images with uint8 images "
+            f"The method {spec!r} did not keep its word: it must return softlabel.distill.Images with uint8 images "
             f"{shape}, {ipc} for each of the {data.info.classes} classes, class after class."
         )
 
@@ -187,16 +230,21 @@ def _outside(spec: str) -> tuple[Method, dict[str, Option]]:
         config: Any = typing.get_type_hints(function).get("config")
     except Exception as error:  # a stranger's module may fail in any way
         raise ConfigError(
-            f"the method {spec!r} cannot be imported ({type(error).__name__}: {error}). Write package.module:function, "
+            f"The method {spec!r} cannot be imported ({type(error).__name__}: {error}). Write package.module:function, "
             f"and check that the package is on the Python path."
         ) from error
     if not isinstance(config, type) or not dataclasses.is_dataclass(config):
-        raise ConfigError(f"the method {spec!r} must annotate its first parameter `config` with a frozen dataclass.")
+        raise ConfigError(f"The method {spec!r} must annotate its first parameter `config` with a frozen dataclass.")
     try:
         config()
     except TypeError as error:
         raise ConfigError(
-            f"the method {spec!r} has a config with settings that lack a default ({error}). Give every field one."
+            f"The method {spec!r} has a config with settings that lack a default ({error}). Give every field one."
         ) from error
     summary = (function.__doc__ or "").strip().partition("\n")[0]
-    return Method(config, function, "optional", True, summary), parse_spec(f"{function_name}:{tail}")[1]
+    options = parse_spec(f"{function_name}:{tail}")[1]
+    return Method(config, function, "optional", True, summary, _nothing, f"{module_name}:{function_name}"), options
+
+
+def _nothing(config: Any, data: Dataset, ipc: int) -> None:
+    """Nothing is known of somebody's own method before it runs."""

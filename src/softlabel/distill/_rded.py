@@ -58,12 +58,11 @@ def rded(
         ConfigError: settings out of range.
         DistillError: a class has fewer than ipc * factor^2 images.
     """
-    _check(config, data, ipc)
     needed = ipc * config.factor**2
     progress.start(f"RDED on {data.info.name}", data.info.classes)
     mosaics, losses, sources = [], [], []
     for target, members in enumerate(class_indices(data.train, data.info.classes)):
-        order = torch.randperm(len(members), generator=generator)[: max(config.images, needed)]
+        order = torch.randperm(len(members), generator=generator)[: config.images]
         patches, loss = _best_crops(config, data, teachers, members[order], target, generator, execution)
         rank = loss.argsort(stable=True)[:needed]
         mosaics.append(mosaic(patches[rank], ipc, config.factor, data.info.height, data.info.width))
@@ -151,7 +150,8 @@ def _nearest(images: Tensor, height: int, width: int) -> Tensor:
     return images[..., rows[:, None], columns]
 
 
-def _check(config: RdedConfig, data: Dataset, ipc: int) -> None:
+def check_rded(config: RdedConfig, data: Dataset, ipc: int) -> None:
+    """Refuse settings out of range (ConfigError) and too few images (DistillError)."""
     if config.factor < 1 or config.factor > min(data.info.height, data.info.width):
         raise ConfigError(
             f"RDED's factor must lie in 1..{min(data.info.height, data.info.width)} for images of "
@@ -164,4 +164,9 @@ def _check(config: RdedConfig, data: Dataset, ipc: int) -> None:
             f"RDED's crops need 0 < min_scale <= max_scale <= 1. Got {config.min_scale} and {config.max_scale}."
         )
     needed = ipc * config.factor**2
+    if config.images < needed:
+        raise ConfigError(
+            f"RDED with IPC {ipc} and factor {config.factor} needs {needed} patches per class, each from an image of "
+            f"its own, and images={config.images} looks at fewer. Choose images={needed} or more, or a smaller --ipc."
+        )
     require_images(data, needed, f"RDED with IPC {ipc} and factor {config.factor}")

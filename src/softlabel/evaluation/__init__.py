@@ -1,5 +1,6 @@
 """Protocols, students, statistics, and whole comparisons."""
 
+from softlabel.evaluation._comparison import Comparison, SetPaths, check_inputs
 from softlabel.evaluation._plan import PlanLine, plan_recipe, plan_set, plan_students, plan_teacher
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
@@ -14,7 +15,7 @@ from softlabel.evaluation._recipe import (
 )
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
 from softlabel.evaluation._students import check_classes, full_data, train_student
-from softlabel.evaluation._study import Comparison, SetPaths, check_inputs, compare
+from softlabel.evaluation._study import compare
 
 __all__ = [
     "CONFIDENCE",

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, fingerprint, stream_seed
-from softlabel.distill import RdedConfig, find_method
+from softlabel.distill import RdedConfig, check_work, find_method
+from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, cell_labels, cells, check_inputs
 from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
 from softlabel.evaluation._students import cell_identity, full_data
-from softlabel.evaluation._study import Cell, Comparison, SetPaths, cell_labels, cells, check_inputs
 from softlabel.labels import FixedLabels, OnlineLabels
 from softlabel.losses import Loss
 from softlabel.models import build_model
@@ -17,6 +18,7 @@ from softlabel.store import Store, is_complete, load_distilled
 from softlabel.training import Execution, Optimizer, Protocol, Teacher, fit, load_teacher, teacher_path
 
 PROBE_STEPS = 3
+RECORD_BYTES = 4_000
 FORWARD_SHARE = 1 / 3  # of a training step: one pass of three
 
 
@@ -28,7 +30,7 @@ class PlanLine:
         what: for people.
         done, total: pieces finished, and in all.
         seconds: forecast for what is left.
-        disk_bytes: forecast of what it will add to the store, at most.
+        disk_bytes: forecast of what it will add to the store.
     """
 
     what: str
@@ -54,7 +56,13 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
 
 
 def plan_teacher(
-    options: TeacherOptions, data: Dataset, *, store: Store, execution: Execution, save_every: int = 1
+    options: TeacherOptions,
+    data: Dataset,
+    *,
+    store: Store,
+    execution: Execution,
+    save_every: int = 1,
+    out: Path | None = None,
 ) -> tuple[PlanLine, Teacher]:
     """The teacher's part, and the teacher: the finished one, or an untrained stand-in of the same cost."""
     if save_every < 1:
@@ -68,6 +76,7 @@ def plan_teacher(
         execution=execution,
         seed=options.seed,
         save_every=save_every,
+        out=out,
     )
     what = f"teacher {options.arch}, {protocol.epochs} epochs"
     if is_complete(path):
@@ -81,7 +90,8 @@ def plan_teacher(
 def plan_set(
     options: SetOptions, paths: SetPaths, data: Dataset, teacher: Teacher | None, execution: Execution
 ) -> PlanLine:
-    """The part of one family of distilled sets."""
+    """The part of one family of distilled sets; refuses what `distill` would refuse."""
+    check_work(options.method, data, [teacher] if teacher is not None else [], ipc=options.ipc)
     done = sum(is_complete(path) for _, path in paths.by_seed)
     left = len(paths.by_seed) - done
     forwards = _forwards(options, data)
@@ -90,7 +100,8 @@ def plan_set(
         probe = Protocol(name="probe", epochs=1, batch=256, optimizer=Optimizer(), labels="hard", loss=Loss("ce"))
         step = _step_seconds(teacher.arch, probe, data, None, execution, len(data.train))
         seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
-    size = options.ipc * data.info.classes * data.train.images[0].numel()
+    # PNG keeps about what the pixels weigh; a file and its line in the manifest have a size of their own.
+    size = options.ipc * data.info.classes * (data.train.images[0].numel() + 300)
     what = f"{options.name}: {options.method}, IPC {options.ipc}"
     return PlanLine(what, done, done + left, seconds, left * size)
 
@@ -126,6 +137,7 @@ def plan_students(
             done=before.done + int(done),
             total=before.total + 1,
             seconds=before.seconds + (0.0 if done else paces[pace]),
+            disk_bytes=before.disk_bytes + (0 if done else RECORD_BYTES + 25 * protocol.total_epochs),
         )
     return list(lines.values())
 

@@ -99,4 +99,4 @@ def find_protocol(name: str, epochs: int | None = None) -> Protocol:
     """
     if name not in PROTOCOLS:
         raise UnknownNameError("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name] if epochs is None else replace(PROTOCOLS[name], epochs=epochs)
+    return PROTOCOLS[name] if epochs is None else PROTOCOLS[name].with_epochs(epochs)

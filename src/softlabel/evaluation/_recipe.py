@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from softlabel.core import ConfigError, Dataset, Progress, Silent, fingerprint
+from softlabel.core import ConfigError, Dataset, Progress, Silent, build_config, fingerprint, plain
 from softlabel.data import load_dataset
-from softlabel.distill import check_method, distill, find_method
-from softlabel.evaluation._study import Comparison, SetPaths, compare
+from softlabel.distill import check_images, check_method, distill, find_method
+from softlabel.evaluation._comparison import Comparison, SetPaths
+from softlabel.evaluation._study import compare
 from softlabel.models import check_model
 from softlabel.store import (
     Store,
@@ -85,13 +86,14 @@ class Recipe:
         seeds = self.comparison.seeds
         first = seeds[0] if first is None else first
         chosen = tuple(range(first, first + (len(seeds) if count is None else count)))
-        return replace(self, comparison=replace(self.comparison, seeds=chosen))
+        full = tuple(first + seed - seeds[0] for seed in self.comparison.full_seeds)
+        return replace(self, comparison=replace(self.comparison, seeds=chosen, full_seeds=full))
 
     def with_epochs(self, epochs: int | None) -> "Recipe":
         """The same story with another number of student epochs."""
         if epochs is None:
             return self
-        protocol = replace(self.comparison.protocol, epochs=epochs)
+        protocol = self.comparison.protocol.with_epochs(epochs)
         return replace(self, comparison=replace(self.comparison, protocol=protocol))
 
 
@@ -105,6 +107,8 @@ def run_recipe(
     """
     progress = progress or Silent()
     data = recipe.data.load(progress)
+    for options in recipe.sets:
+        check_images(options.method, data, ipc=options.ipc)
     teacher_path = train_teacher(
         data,
         arch=recipe.teacher.arch,
@@ -157,33 +161,51 @@ def make_set(
     Raises:
         StoreError: `out` holds another set.
     """
-    key = _set_key(options, data, teachers, seed, execution)
-    path = out or set_path(options, data, teachers, seed, store, execution)
+    path = set_path(options, data, teachers, seed, store, execution, out=out)
     if is_complete(path):
-        require_same(path, "distilled set", load_distilled(path).provenance.get("key", ""), key)
         return path
+    key = _set_key(options, data, teachers, seed, execution)
     made = distill(options.method, data, teachers, ipc=options.ipc, seed=seed, execution=execution, progress=progress)
     save_distilled(replace(made, provenance={**made.provenance, "key": key}), path, options.storage)
     return path
 
 
 def set_path(
-    options: SetOptions, data: Dataset, teachers: Sequence[Teacher], seed: int, store: Store, execution: Execution
+    options: SetOptions,
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    seed: int,
+    store: Store,
+    execution: Execution,
+    *,
+    out: Path | None = None,
 ) -> Path:
-    """Where the set of these options stands, or will stand, in the store."""
+    """Where the set of these options stands, or will stand.
+
+    Raises:
+        StoreError: `out` holds another set.
+    """
     key = _set_key(options, data, teachers, seed, execution)
+    if out is not None:
+        if is_complete(out):
+            require_same(out, "distilled set", load_distilled(out).provenance.get("key", ""), key)
+        return out
     return store.distilled(f"{data.info.name}-{options.method}-ipc{options.ipc}-s{seed}", key)
 
 
 def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], seed: int, execution: Execution) -> str:
-    if find_method(options.method)[0].teacher == "no":
+    method, given = find_method(options.method)
+    if method.teacher == "no":
         teachers = ()
     identity = {
-        "method": options.method,
+        "method": method.name,
+        "config": plain(build_config(method.config, given, "the method")),
+        "revision": method.revision,
         "ipc": options.ipc,
         "storage": options.storage,
         "data": data.info.digest,
-        "images": len(data.train),
+        "classes": list(data.info.class_names),
+        "train": data.train.digest,
         "teachers": [teacher.fingerprint for teacher in teachers],
         "seed": seed,
         # A chosen patch can depend on rounding: precision and device belong to the identity of scored sets.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -20,20 +20,25 @@ class Summary:
     n: int
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and the two-sided 95 % confidence interval of the mean (Student's t)."""
+def summarise(values: Sequence[float], resolution: float = 0.0) -> Summary:
+    """Mean, standard deviation and the two-sided 95 % confidence interval of the mean (Student's t).
+
+    Args:
+        resolution: the least step that the values can take (1 / test images); the interval never assumes a smaller
+            standard deviation, so that two equal values do not pass for certainty.
+    """
     n = len(values)
     mean = math.fsum(values) / n
     if n == 1:
         return Summary(mean, None, None, None, 1)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * std / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * max(std, resolution) / math.sqrt(n)
     return Summary(mean, std, mean - half, mean + half, n)
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> Summary:
-    """Summary of first[i] - second[i]: both arms of seed i shared images, initialisation, order and views."""
-    return summarise([a - b for a, b in zip(first, second, strict=True)])
+def paired_difference(first: Sequence[float], second: Sequence[float], resolution: float = 0.0) -> Summary:
+    """Summary of first[i] - second[i], the difference of two arms at seed i; `resolution` as in `summarise`."""
+    return summarise([a - b for a, b in zip(first, second, strict=True)], resolution)
 
 
 def verdict(difference: Summary) -> str:

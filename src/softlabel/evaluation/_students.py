@@ -64,8 +64,14 @@ def train_student(
     protocol = replace(protocol, labels=labels.regime)
     identity = cell_identity(distilled, labels, data, protocol, student, seed, execution)
     key = fingerprint(identity)
+    facts = {
+        "arm": {"name": arm, "method": distilled.method, "ipc": distilled.ipc, "loss": protocol.loss.spec,
+                "labels": labels.regime},
+        "bytes": {"images": distilled.image_bytes, "labels": labels.label_bytes, "labeler": labels.labeler_bytes},
+    }  # fmt: skip
     if store is not None and (found := store.read_record(key)) is not None:
-        return found
+        # The training is the same; what it is called, and how its images are stored, can differ.
+        return {**found, **facts}
     checkpoint = FileCheckpoint(store.student(key)) if store is not None else None
     model = build_model(
         student,
@@ -89,8 +95,7 @@ def train_student(
     )
     record: Record = {
         "key": key,
-        "arm": {"name": arm, "method": distilled.method, "ipc": distilled.ipc, "loss": protocol.loss.spec,
-                "labels": labels.regime},
+        **facts,
         "seed": seed,
         "identity": identity,
         "protocol": {"name": protocol.name, "fingerprint": protocol.fingerprint, "settings": plain(protocol)},
@@ -99,7 +104,6 @@ def train_student(
         "train_loss": history.train_loss,
         "steps": history.steps,
         "images_seen": history.images_seen,
-        "bytes": {"images": distilled.image_bytes, "labels": labels.label_bytes, "labeler": labels.labeler_bytes},
         "environment": environment(execution),
         "timing": {
             "train_seconds": history.train_seconds,
@@ -127,7 +131,8 @@ def cell_identity(
     return {
         "distilled": distilled.digest,
         "labels": labels.fingerprint,
-        "data": data.info.digest,
+        "factor": distilled.factor,
+        "test": data.test.digest,
         "protocol": protocol.fingerprint,
         "student": student,
         "seed": seed,

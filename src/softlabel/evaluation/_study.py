@@ -1,154 +1,32 @@
-"""A comparison: sets x losses x seeds under one protocol, its baselines, and what follows from it."""
+"""A comparison carried out: every cell trained, and what follows from it kept as a study."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from softlabel.core import (
-    ConfigError,
-    Dataset,
-    DistilledSet,
-    LabelSource,
-    Progress,
-    Silent,
-    fingerprint,
-    plain,
-)
+from softlabel.core import Dataset, DistilledSet, Progress, Silent, fingerprint, plain
+from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, arm_name, cell_labels, cells, check_inputs
 from softlabel.evaluation._statistics import paired_difference, summarise, verdict
-from softlabel.evaluation._students import Record, check_classes, full_data, train_student
-from softlabel.labels import HardLabels, make_labels
+from softlabel.evaluation._students import Record, full_data, train_student
 from softlabel.losses import Loss, refine
-from softlabel.models import check_model
 from softlabel.store import Store, is_complete, load_distilled, new_artifact
-from softlabel.training import Execution, Normaliser, Protocol, Teacher, check_teacher, environment, mean_logits
+from softlabel.training import (
+    Execution,
+    Normaliser,
+    Protocol,
+    Teacher,
+    environment,
+    mean_logits,
+    warn_if_weaker,
+)
 
 LABELS_SHOWN_PER_SET = 4
 TOP = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is compared.
-
-    Attributes:
-        name, title: for people and folders.
-        protocol: shared by every arm; the losses of the arms replace its loss.
-        student: model spec.
-        losses: loss specs, each an arm on every set.
-        seeds: one student per arm and seed.
-        full_epochs: epochs of the full-data baseline with hard labels; 0 leaves it out.
-        full_seeds: seeds of that baseline.
-    """
-
-    name: str
-    title: str
-    protocol: Protocol
-    student: str
-    losses: tuple[str, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    full_epochs: int = 0
-    full_seeds: tuple[int, ...] = (0,)
-
-    def __post_init__(self) -> None:
-        check_model(self.student)
-        for loss in self.losses:
-            Loss.parse(loss)
-        if not self.losses or not self.seeds:
-            raise ConfigError("A comparison needs at least one loss and one seed.")
-        if len(set(self.seeds)) < len(self.seeds) or len(set(self.losses)) < len(self.losses):
-            raise ConfigError(f"Seeds and losses must differ. Got seeds {self.seeds} and losses {self.losses}.")
-        if self.soft_losses and self.protocol.labels == "hard":
-            raise ConfigError(
-                f"The losses {', '.join(self.soft_losses)} need soft labels, and the protocol {self.protocol.name!r} "
-                f"has hard ones. Choose --labels online or fixed and give a --teacher, or compare under ce alone."
-            )
-
-    @property
-    def soft_losses(self) -> tuple[str, ...]:
-        """The losses that look at a teacher."""
-        return tuple(loss for loss in self.losses if Loss.parse(loss).needs_teacher)
-
-    def arm_protocol(self, loss: str) -> Protocol:
-        """The protocol of the arm with this loss."""
-        return self.protocol.with_loss(loss)
-
-    def full_protocol(self) -> Protocol:
-        """The full-data baseline's: the same, with hard labels and its own number of epochs."""
-        return replace(self.protocol.with_loss("ce"), epochs=self.full_epochs)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One student to be trained: an arm and a seed."""
-
-    arm: str
-    set_name: str
-    protocol: Protocol
-    seed: int
-    role: str = "arm"
-
-
-@dataclass(frozen=True)
-class SetPaths:
-    """The distilled sets of one arm family: the artifact for every seed (the same one, or one drawn per seed)."""
-
-    name: str
-    by_seed: tuple[tuple[int, Path], ...]
-
-    def path(self, seed: int) -> Path:
-        return dict(self.by_seed)[seed]
-
-
-def cells(comparison: Comparison, sets: Sequence[SetPaths]) -> list[Cell]:
-    """Every cell, baselines last."""
-    plan = [
-        Cell(arm_name(paths.name, loss), paths.name, comparison.arm_protocol(loss), seed)
-        for paths in sets
-        for loss in comparison.losses
-        for seed in comparison.seeds
-    ]
-    if comparison.full_epochs:
-        protocol = comparison.full_protocol()
-        plan += [Cell("full data / ce", "full data", protocol, seed, "baseline") for seed in comparison.full_seeds]
-    return plan
-
-
-def check_inputs(
-    comparison: Comparison,
-    data: Dataset,
-    teachers: Sequence[Teacher],
-    sets: Sequence[SetPaths],
-    loaded: Iterable[DistilledSet] = (),
-) -> None:
-    """Refuse what would fail, or mix up arms, after hours of training.
-
-    Args:
-        loaded: those of the distilled sets that are there already.
-
-    Raises:
-        ConfigError: two families of sets of one name, or soft losses without a teacher.
-        TeacherMismatchError: a teacher, or a set, for other data.
-    """
-    for distilled in loaded:
-        check_classes(distilled, data)
-    names = [paths.name for paths in sets]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
-    if comparison.soft_losses and not teachers:
-        raise ConfigError(
-            f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
-            f"the loss ce alone."
-        )
-    for teacher in teachers if comparison.soft_losses else ():
-        check_teacher(teacher, data.info)
-
-
-def arm_name(set_name: str, loss: str) -> str:
-    return f"{set_name} / {loss}"
+MOST_IN_PAIRS = 3  # beyond, not every pair is compared: the table would hide its own point
 
 
 def compare(
@@ -181,6 +59,8 @@ def compare(
     progress = progress or Silent()
     loaded = {path: load_distilled(path) for paths in sets for _, path in paths.by_seed}
     check_inputs(comparison, data, teachers, sets, loaded.values())
+    for teacher in teachers:
+        warn_if_weaker(teacher.to(execution.torch_device), data, execution)
     plan = cells(comparison, sets)
     progress.start(f"{comparison.name}: students", len(plan))
     records: dict[str, list[Record]] = {}
@@ -201,14 +81,6 @@ def compare(
         records.setdefault(cell.arm, []).append(record)
         progress.advance(note=f"{cell.arm}: {100 * record['accuracy']['final']:.1f} %")
     progress.finish()
-    inputs = {
-        "comparison": plain(comparison),
-        "records": {arm: [record["key"] for record in group] for arm, group in records.items()},
-        "teachers": [teacher.fingerprint for teacher in teachers],
-    }
-    path = store.study(comparison.name, fingerprint(inputs))
-    if is_complete(path):
-        return path
     meta = {
         "name": comparison.name,
         "title": comparison.title,
@@ -219,26 +91,21 @@ def compare(
         "teacher": dict(teacher_facts) if teacher_facts else None,
         "sets": [_set_facts(paths, loaded, store) for paths in sets],
         "arms": [_arm(name, group, plan) for name, group in records.items()],
-        "comparisons": _comparisons(comparison, sets, records),
-        "labels_shown": _labels_shown(sets, loaded, teachers, execution),
+        "comparisons": _comparisons(comparison, sets, loaded, records, resolution=1 / len(data.test)),
+        "labels_shown": _labels_shown(comparison, sets, loaded, teachers, execution),
         "notes": _notes(comparison, data),
         "environment": environment(execution),
     }
-    with new_artifact(path, "study", meta):
-        pass
+    path = store.study(comparison.name, fingerprint({key: value for key, value in meta.items() if key != "command"}))
+    if not is_complete(path):
+        with new_artifact(path, "study", meta):
+            pass
     return path
 
 
 def _set_of(cell: Cell, sets: Sequence[SetPaths], loaded: Mapping[Path, DistilledSet]) -> DistilledSet:
     paths = next(paths for paths in sets if paths.name == cell.set_name)
     return loaded[paths.path(cell.seed)]
-
-
-def cell_labels(cell: Cell, teachers: Sequence[Teacher], distilled: DistilledSet, execution: Execution) -> LabelSource:
-    """The labels of a cell: its regime, or hard ones when its loss looks at no teacher."""
-    if not cell.protocol.loss.needs_teacher:
-        return HardLabels()
-    return make_labels(cell.protocol.labels, teachers=teachers, distilled=distilled, execution=execution)
 
 
 def _protocol_facts(protocol: Protocol) -> dict[str, Any]:
@@ -272,10 +139,12 @@ def _relative(path: Path, root: Path) -> str:
 
 def _arm(name: str, group: Sequence[Record], plan: Sequence[Cell]) -> dict[str, Any]:
     cell = next(cell for cell in plan if cell.arm == name)
-    first = group[0]
     note = ""
     if cell.role == "baseline":
-        note = f"{cell.protocol.epochs} epochs of the whole train split, hard labels; image bytes are raw pixels"
+        note = (
+            f"{cell.protocol.epochs} epochs of the whole train split, hard labels, the rate rising and falling "
+            f"linearly; image bytes are raw pixels"
+        )
     return {
         "name": name,
         "set": cell.set_name,
@@ -285,43 +154,73 @@ def _arm(name: str, group: Sequence[Record], plan: Sequence[Cell]) -> dict[str, 
         "epochs": cell.protocol.total_epochs,
         "protocol": cell.protocol.fingerprint,
         "seeds": [record["seed"] for record in group],
-        "final": vars(summarise([record["accuracy"]["final"] for record in group])),
-        "best_test": vars(summarise([record["accuracy"]["best_test"] for record in group])),
-        "bytes": first["bytes"],
+        "final": _accuracy([record["accuracy"]["final"] for record in group]),
+        "best_test": _accuracy([record["accuracy"]["best_test"] for record in group]),
+        "bytes": {
+            kind: round(sum(record["bytes"][kind] for record in group) / len(group)) for kind in group[0]["bytes"]
+        },
         "records": [record["key"] for record in group],
         "note": note,
     }
 
 
+def _accuracy(values: Sequence[float]) -> dict[str, Any]:
+    """A summary of accuracies; the interval ends where accuracies do."""
+    summary = summarise(values)
+    low = None if summary.low is None else max(summary.low, 0.0)
+    high = None if summary.high is None else min(summary.high, 1.0)
+    return vars(replace(summary, low=low, high=high))
+
+
 def _comparisons(
-    comparison: Comparison, sets: Sequence[SetPaths], records: Mapping[str, Sequence[Record]]
+    comparison: Comparison,
+    sets: Sequence[SetPaths],
+    loaded: Mapping[Path, DistilledSet],
+    records: Mapping[str, Sequence[Record]],
+    *,
+    resolution: float,
 ) -> list[dict[str, Any]]:
-    """Every pair of losses on one set, and every pair of sets under one loss; the later against the earlier."""
+    """Losses against each other on one set, and sets of one size under one loss; the later against the earlier."""
+    size = {paths.name: len(loaded[paths.by_seed[0][1]]) for paths in sets}
+    names, losses = [paths.name for paths in sets], comparison.losses
+    main_loss = next((loss for loss in losses if Loss.parse(loss).name == "gift"), losses[-1])
+    main_set = next((name for name in names if not name.startswith("random")), names[-1])
     pairs = [
-        (arm_name(paths.name, later), arm_name(paths.name, earlier))
-        for paths in sets
-        for earlier, later in combinations(comparison.losses, 2)
+        (arm_name(name, later), arm_name(name, earlier))
+        for name in names
+        for earlier, later in _loss_pairs(losses, main_loss)
     ]
     pairs += [
-        (arm_name(later.name, loss), arm_name(earlier.name, loss))
-        for loss in comparison.losses
-        for earlier, later in combinations(sets, 2)
+        (arm_name(later, loss), arm_name(earlier, loss))
+        for loss in losses
+        for earlier, later in combinations(names, 2)
+        if size[earlier] == size[later] and (len(names) <= MOST_IN_PAIRS or earlier == names[0])
     ]
-    # The main question first: what the last loss gains over the first, on the last family of sets.
-    main = (arm_name(sets[-1].name, comparison.losses[-1]), arm_name(sets[-1].name, comparison.losses[0]))
+    # The main question first: what the main loss gains over the first, on the first set that is not a baseline.
+    main = (arm_name(main_set, main_loss), arm_name(main_set, losses[0]))
     pairs.sort(key=lambda pair: pair != main)
-    return [_paired(arm, against, records) for arm, against in pairs]
+    return [_paired(arm, against, records, resolution) for arm, against in pairs]
 
 
-def _paired(arm: str, against: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+def _loss_pairs(losses: Sequence[str], main: str) -> list[tuple[str, str]]:
+    """Up to three losses: all pairs. More: each against the first, and the main one against each."""
+    if len(losses) <= MOST_IN_PAIRS:
+        return list(combinations(losses, 2))
+    against_first = [(losses[0], loss) for loss in losses[1:]]
+    return against_first + [(loss, main) for loss in losses[1:] if loss != main]
+
+
+def _paired(arm: str, against: str, records: Mapping[str, Sequence[Record]], resolution: float) -> dict[str, Any]:
     difference = paired_difference(
         [record["accuracy"]["final"] for record in records[arm]],
         [record["accuracy"]["final"] for record in records[against]],
+        resolution=resolution,
     )
     return {"arm": arm, "against": against, "difference": vars(difference), "verdict": verdict(difference)}
 
 
 def _labels_shown(
+    comparison: Comparison,
     sets: Sequence[SetPaths],
     loaded: Mapping[Path, DistilledSet],
     teachers: Sequence[Teacher],
@@ -330,6 +229,7 @@ def _labels_shown(
     """Top-5 soft labels of one image of some classes, before and after GIFT's refinement."""
     if not teachers:
         return []
+    mix = next((loss for loss in map(Loss.parse, comparison.losses) if loss.name == "gift"), Loss("gift"))
     shown = []
     for paths in sets:
         distilled = loaded[paths.by_seed[0][1]]
@@ -337,20 +237,27 @@ def _labels_shown(
         for target in range(0, distilled.info.classes, step)[:LABELS_SHOWN_PER_SET]:
             positions = (distilled.targets == target).nonzero().flatten()
             if len(positions):
-                bars = _bars(distilled, int(positions[0]), target, teachers, execution)
+                bars = _bars(distilled, int(positions[0]), target, teachers, mix, execution)
                 shown.append({"set": paths.name, "image": int(positions[0]), "target": target, "bars": bars})
     return shown
 
 
 def _bars(
-    distilled: DistilledSet, position: int, target: int, teachers: Sequence[Teacher], execution: Execution
+    distilled: DistilledSet,
+    position: int,
+    target: int,
+    teachers: Sequence[Teacher],
+    mix: Loss,
+    execution: Execution,
 ) -> list[dict[str, Any]]:
     device = execution.torch_device
     views = Normaliser(distilled.info, device)(distilled.images[position : position + 1])
     logits = mean_logits([teacher.to(device) for teacher in teachers], views, distilled.info).cpu()
     probabilities = logits.softmax(dim=-1)[0]
     before = torch.nn.functional.normalize(logits, dim=-1)[0]
-    after = torch.nn.functional.normalize(refine(teacher=logits, target=torch.tensor([target])), dim=-1)[0]
+    settings: dict[str, Any] = dict(mix.options)
+    refined = refine(teacher=logits, target=torch.tensor([target]), **settings)
+    after = torch.nn.functional.normalize(refined, dim=-1)[0]
     top = probabilities.argsort(descending=True)[:TOP].tolist()
     return [
         {"class": c, "probability": float(probabilities[c]), "before": float(before[c]), "after": float(after[c])}
@@ -362,8 +269,10 @@ def _notes(comparison: Comparison, data: Dataset) -> list[str]:
     notes = [
         "The headline is the accuracy after the last epoch. Best-on-test is chosen on the test split, as papers "
         "report it, and is optimistic.",
-        "Arms of one seed share initialisation, order and views; differences are paired by seed. Intervals are 95 % "
-        "Student's t, one comparison at a time: with many comparisons some will look different by chance.",
+        "Arms of one seed share initialisation, and on sets of one size order and views; differences are paired by "
+        "seed. Intervals are 95 % Student's t, one comparison at a time: with many comparisons some will look "
+        "different by chance. They cover the students' seeds, and the choice of images where a set is drawn per seed; "
+        "the teacher, and a set given from disk, are one draw each. Bytes are means over the seeds.",
     ]
     if comparison.full_epochs:
         notes.append(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from softlabel.core import ConfigError, DatasetInfo, DistilledSet, fingerprint, tensor_fingerprint
+from softlabel.core import ConfigError, DatasetInfo, DistilledSet, NonFiniteLossError, fingerprint, tensor_fingerprint
 from softlabel.training import Execution, Normaliser, Teacher, check_teacher, mean_logits
 
 BATCH = 512
@@ -123,7 +123,10 @@ def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution
         for start in range(0, len(distilled), BATCH):
             views = normalise(distilled.images[start : start + BATCH])
             rows.append(source.logits(views, torch.arange(len(views))).cpu())
-    return FixedLabels(torch.cat(rows), tuple(teacher.fingerprint for teacher in teachers))
+    table = torch.cat(rows)
+    if not bool(table.isfinite().all()):
+        raise NonFiniteLossError("The teacher gave labels that are NaN or infinite. Train it again, or take another.")
+    return FixedLabels(table, tuple(teacher.fingerprint for teacher in teachers))
 
 
 def make_labels(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Option, UnknownNameError, format_spec, parse_spec
@@ -21,6 +22,11 @@ class LossEntry:
     function: LossFunction
     needs_teacher: bool
     summary: str
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """The options with their defaults."""
+        return _defaults(self.function)
 
 
 LOSSES: dict[str, LossEntry] = {
@@ -98,7 +104,18 @@ class GIFT(nn.Module):
         self.alpha = alpha
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        """The batch mean of `gift` for student and teacher logits [B, C] and class indices [B]."""
+        """The batch mean of `gift` for student and teacher logits [B, C] and class indices [B].
+
+        Raises:
+            ConfigError: shapes or types that do not fit, such as one-hot targets.
+        """
+        if student.ndim != 2 or student.shape != teacher.shape or target.shape != student.shape[:1]:
+            raise ConfigError(
+                f"GIFT takes student and teacher logits [B, C] and class indices [B]. Got {tuple(student.shape)}, "
+                f"{tuple(teacher.shape)} and {tuple(target.shape)}."
+            )
+        if target.dtype != torch.int64 or not len(target):
+            raise ConfigError(f"GIFT takes at least one class index, as int64. Got {len(target)} of {target.dtype}.")
         loss = functions.gift(student=student, teacher=teacher, target=target, gamma=self.gamma, alpha=self.alpha)
         return loss.mean()
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from softlabel._version import __version__
-from softlabel.core import SoftlabelError, StoreError, fingerprint, plain
+from softlabel.core import StoreError, fingerprint, plain
 from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
 
 SCHEMA = 1
@@ -73,15 +73,6 @@ class ArtifactWriter:
         """Write (or replace, whole) the file `name`."""
         write_bytes(self.folder / name, data)
 
-    def remove(self, name: str) -> None:
-        """Drop a scratch file, such as a resume checkpoint, so that it does not become part of the artifact."""
-        (self.folder / name).unlink(missing_ok=True)
-
-    def read_tensors(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-        """The tensors and metadata of a file that an interrupted run left here; None when there is none."""
-        path = self.folder / name
-        return read_tensors(path) if path.exists() else None
-
 
 @contextmanager
 def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool = False) -> Iterator[ArtifactWriter]:
@@ -109,11 +100,6 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
             else:
                 _refuse_foreign(path)
                 os.replace(folder, path)
-    except SoftlabelError as error:
-        # A mistake in the work itself would only be met again; a full disk or a bad path can be mended.
-        if not resumable or not isinstance(error, StoreError):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     except BaseException:
         if not resumable:
             shutil.rmtree(folder, ignore_errors=True)
@@ -135,7 +121,7 @@ def require_same(path: Path, kind: str, found: str, expected: str) -> None:
 
 def is_complete(path: Path) -> bool:
     """Whether a complete artifact stands at `path`."""
-    return (path / MANIFEST).is_file()
+    return os.path.isfile(path / MANIFEST)  # unlike Path.is_file, False where a name is too long or looking forbidden
 
 
 def read_artifact(path: Path, kind: str | None = None, *, verify: bool = True) -> Artifact:
@@ -144,7 +130,7 @@ def read_artifact(path: Path, kind: str | None = None, *, verify: bool = True) -
     Raises:
         StoreError: it is missing, incomplete, of another kind, corrupt, or written by a newer version.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise StoreError(f"There is nothing at {path}. Check the path, or make it first.")
     if not is_complete(path):
         raise StoreError(f"{path} is no softlabel artifact: it has no {MANIFEST}. Make it again, or check the path.")

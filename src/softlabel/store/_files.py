@@ -35,7 +35,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise StoreError(f"No permission to write {path}. Choose a --store folder you may write to.") from error
         if isinstance(error, (NotADirectoryError, FileExistsError)):
             raise StoreError(f"{path} cannot be written: a file stands where a folder is needed. Move it.") from error
-        raise
+        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Choose another place.") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,12 +2,14 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softlabel.store._artifact import _read_json, write_json
+from softlabel.store._files import disk_errors
 
 DEFAULT_STORE = "softlabel-store"
 
@@ -22,6 +24,12 @@ class Store:
     def default(cls) -> "Store":
         """`$SOFTLABEL_STORE`, or the folder `softlabel-store` here."""
         return cls(Path(os.environ.get("SOFTLABEL_STORE", DEFAULT_STORE)))
+
+    def require_writable(self) -> None:
+        """Raises StoreError when nothing can be written here: better before hours of work than after."""
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.root).close()
 
     def teacher(self, label: str, key: str) -> Path:
         return self.root / "teachers" / _name(label, key)

@@ -43,13 +43,14 @@ class Execution:
 
     @contextmanager
     def deterministic(self) -> Iterator[None]:
-        """Same inputs, same bits, on CUDA too: no algorithm search, deterministic cuDNN kernels."""
-        before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        try:
+        """Same inputs, same bits: on CUDA no algorithm search, deterministic cuDNN kernels, and no TF32 in fp32.
+
+        Kernels that torch itself has in no deterministic form on CUDA (the backward pass of overlapping max-pooling,
+        in the ImageNet form of ResNets) remain as they are.
+        """
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
             yield
-        finally:
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
 
 
 def resolve_execution(device: str = "auto", precision: str = "auto") -> Execution:
@@ -103,7 +104,7 @@ def environment(execution: Execution) -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": _cpu_facts()[0],
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if execution.device.startswith("cuda") else execution.device,
+        "device": _device_name(execution),
         "precision": execution.precision,
     }
 
@@ -111,9 +112,14 @@ def environment(execution: Execution) -> dict[str, Any]:
 def peak_memory(execution: Execution) -> int:
     """Bytes: the most that torch allocated on CUDA, or the most that this process ever held in memory."""
     if execution.device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_allocated(execution.torch_device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _device_name(execution: Execution) -> str:
+    on_cuda = execution.device.startswith("cuda")
+    return torch.cuda.get_device_name(execution.torch_device) if on_cuda else execution.device
 
 
 def _has_bfloat16(device: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor, nn
 
-from softlabel.core import ConfigError, DatasetInfo, LabelSource, NonFiniteLossError, Progress, Silent, Split, stream
+from softlabel.core import DatasetInfo, LabelSource, NonFiniteLossError, Progress, Silent, Split, stream
 from softlabel.losses import LOSSES
 from softlabel.training._execution import Execution
 from softlabel.training._pixels import Normaliser
@@ -92,11 +92,7 @@ def fit(
         ConfigError: a loss that needs soft labels without them.
         NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
     """
-    if protocol.loss.needs_teacher and (labels is None or labels.regime == "hard"):
-        raise ConfigError(
-            f"The loss {protocol.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
-            f"or take the loss ce."
-        )
+    protocol.with_labels(labels.regime if labels is not None else "hard").require_labels()
     progress = progress or Silent()
     device = execution.torch_device
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -107,7 +103,7 @@ def fit(
     labels = labels.to(device) if labels is not None else None
     epochs, saved = protocol.total_epochs, time.monotonic()
     progress.start(what, epochs)
-    progress.advance(start)
+    progress.advance(start, f"going on after epoch {start}" if start else "")
     for epoch in range(start, epochs):
         began = time.perf_counter()
         model.train()
@@ -132,6 +128,11 @@ def fit(
         progress.advance(note=note)
     progress.finish()
     model.eval()
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise NonFiniteLossError(
+            f"The weights became NaN or infinite in the last step (loss {protocol.loss.spec!r}, learning rate "
+            f"{protocol.optimizer.lr:g}). Lower the learning rate, or try --precision fp32."
+        )
     return history
 
 

@@ -18,7 +18,7 @@ OPTIMIZERS = {
 SCHEDULES = {
     "constant": "the learning rate never changes",
     "multistep": "times `gamma` at 2E//3 and 5E//6 (GIFT)",
-    "halfway": "times `gamma` from epoch E//2 + 1 on (DC, DSA, DM, MTT)",
+    "halfway": "times `gamma` once epoch E//2 + 1 has run (DC, DSA, DM, MTT)",
     "step": "times `gamma` every E//4 epochs (no-distillation)",
     "cosine": "half a cosine wave down to 0, per epoch",
     "half_cosine": "0.5 (1 + cos(pi e / 2E)): a quarter of a wave, ends at half the rate (RDED's code)",
@@ -103,7 +103,7 @@ class Schedule:
         if self.name == "multistep":
             return self.gamma ** sum(epoch >= mark for mark in (2 * epochs // 3, 5 * epochs // 6))
         if self.name == "halfway":
-            return self.gamma if epoch > epochs // 2 else 1.0
+            return self.gamma if epoch > epochs // 2 + 1 else 1.0
         if self.name == "step":
             return self.gamma ** (epoch // max(1, epochs // 4))
         if self.name == "cosine":

@@ -123,6 +123,11 @@ class Protocol:
     def total_epochs(self) -> int:
         return self.epochs + int(self.extra_epoch)
 
+    def with_epochs(self, epochs: int) -> "Protocol":
+        """The same with another number of epochs, which its name then says."""
+        name = f"{self.name.partition(' (')[0]} ({epochs} epoch{'s' if epochs > 1 else ''})"
+        return self if epochs == self.epochs else replace(self, name=name, epochs=epochs)
+
     def with_labels(self, labels: str | None) -> "Protocol":
         """The same with another label regime; None leaves it."""
         return self if labels is None else replace(self, labels=labels)
@@ -135,6 +140,14 @@ class Protocol:
         """
         parsed = Loss.parse(loss)
         return replace(self, loss=parsed, labels=self.labels if parsed.needs_teacher else "hard")
+
+    def require_labels(self) -> None:
+        """Raises ConfigError when the loss looks at a teacher and the labels are hard."""
+        if self.loss.needs_teacher and self.labels == "hard":
+            raise ConfigError(
+                f"The loss {self.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
+                f"or take the loss ce."
+            )
 
     def policy(self, factor: int) -> Policy:
         """The view operations for training images of `factor` tiles per side."""

@@ -14,6 +14,7 @@ from softlabel.core import (
     Dataset,
     DatasetInfo,
     Progress,
+    Silent,
     SoftlabelWarning,
     StoreError,
     TeacherMismatchError,
@@ -38,6 +39,8 @@ from softlabel.training._optim import Optimizer, Schedule
 from softlabel.training._protocol import Checks, Protocol
 
 ACCURACY_TOLERANCE = 0.005
+REVISION = 1
+"""Part of every teacher's identity: raised when a release trains other weights from the same settings."""
 
 TEACHER_PROTOCOL = Protocol(
     name="teacher",
@@ -127,11 +130,14 @@ def train_teacher(
         raise ConfigError(f"--save-every must be 1 or more. Got {save_every} instead.")
     identity = _identity(data, arch, protocol, seed, save_every, execution)
     key = fingerprint(identity)
-    path = out or teacher_path(
-        data, arch=arch, protocol=protocol, store=store, execution=execution, seed=seed, save_every=save_every
+    path = teacher_path(
+        data, arch=arch, protocol=protocol, store=store, execution=execution, seed=seed, save_every=save_every, out=out
     )
+    progress = progress or Silent()
     if is_complete(path):
-        require_same(path, "teacher", read_artifact(path, "teacher", verify=False).meta["fingerprint"], key)
+        progress.start(f"teacher {arch} on {data.info.name}", 1)
+        progress.advance(note="found, not trained again")
+        progress.finish()
         return path
     model = build_model(
         arch, image_shape=data.info.image_shape, classes=data.info.classes, seed=stream_seed(seed, "teacher", "init")
@@ -168,10 +174,19 @@ def teacher_path(
     execution: Execution,
     seed: int = 0,
     save_every: int = 1,
+    out: Path | None = None,
 ) -> Path:
-    """Where `train_teacher` with these arguments keeps, or will keep, its teacher."""
+    """Where `train_teacher` with these arguments keeps, or will keep, its teacher.
+
+    Raises:
+        StoreError: `out` holds another teacher.
+    """
     key = fingerprint(_identity(data, arch, protocol, seed, save_every, execution))
-    return store.teacher(f"{data.info.name}-{arch}", key)
+    if out is None:
+        return store.teacher(f"{data.info.name}-{arch}", key)
+    if is_complete(out):
+        require_same(out, "teacher", read_artifact(out, "teacher", verify=False).meta["fingerprint"], key)
+    return out
 
 
 def load_teacher(path: Path, epoch: int | None = None) -> Teacher:
@@ -286,7 +301,8 @@ def _identity(
         "protocol": protocol.fingerprint,
         "data": data.info.digest,
         "classes": list(data.info.class_names),
-        "images": len(data.train),
+        "train": data.train.digest,
+        "revision": REVISION,
         "seed": seed,
         "save_every": save_every,
         "execution": plain(execution),
