@@ -1,6 +1,7 @@
 """Recipes as they are written down; tests/pipeline runs one."""
 
 import pytest
+import torch
 
 from softlabel.core import ConfigError, UnknownNameError, fingerprint, plain
 from softlabel.data import find_datasets
@@ -68,7 +69,8 @@ def test_there_are_enough_seeds_for_an_interval(recipe: Recipe) -> None:
 def test_models_fit_the_images(recipe: Recipe) -> None:
     shape, classes = SHAPES[recipe.data.spec]
     for arch in (recipe.teacher.arch, recipe.comparison.student):
-        build_model(arch, image_shape=shape, classes=classes, seed=0)
+        model = build_model(arch, image_shape=shape, classes=classes, seed=0).eval()
+        assert model(torch.zeros(1, *shape)).shape == (1, classes)
 
 
 def test_the_protocol_is_a_named_one(recipe: Recipe) -> None:

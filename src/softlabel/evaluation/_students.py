@@ -19,7 +19,7 @@ from softlabel.core import (
 from softlabel.labels import HardLabels
 from softlabel.models import build_model
 from softlabel.store import FileCheckpoint, Store
-from softlabel.training import Execution, Protocol, environment, fit, peak_memory, resolve_execution
+from softlabel.training import Execution, History, Protocol, environment, fit, peak_memory, resolve_execution
 
 Record = dict[str, Any]
 
@@ -68,6 +68,7 @@ def train_student(
         "arm": {"name": arm, "method": distilled.method, "ipc": distilled.ipc, "loss": protocol.loss.spec,
                 "labels": labels.regime},
         "bytes": {"images": distilled.image_bytes, "labels": labels.label_bytes, "labeler": labels.labeler_bytes},
+        "protocol": {"name": protocol.name, "fingerprint": protocol.fingerprint, "settings": plain(protocol)},
     }  # fmt: skip
     if store is not None and (found := store.read_record(key)) is not None:
         # The training is the same; what it is called, and how its images are stored, can differ.
@@ -93,12 +94,16 @@ def train_student(
         progress=progress,
         what=f"{arm or protocol.loss.spec}, seed {seed}",
     )
-    record: Record = {
-        "key": key,
-        **facts,
-        "seed": seed,
-        "identity": identity,
-        "protocol": {"name": protocol.name, "fingerprint": protocol.fingerprint, "settings": plain(protocol)},
+    record = {"key": key, **facts, "seed": seed, "identity": identity, **_outcome(history, execution)}
+    if store is not None and checkpoint is not None:
+        store.write_record(key, record)
+        checkpoint.clear()
+    return record
+
+
+def _outcome(history: History, execution: Execution) -> Record:
+    """What a training told; everything that two equal runs may differ in stands under `timing`."""
+    return {
         "accuracy": {"final": history.final, "best_test": history.best_test},
         "curve": history.curve,
         "train_loss": history.train_loss,
@@ -111,11 +116,7 @@ def train_student(
             "peak_memory_bytes": peak_memory(execution),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
-    }  # fmt: skip
-    if store is not None and checkpoint is not None:
-        store.write_record(key, record)
-        checkpoint.clear()
-    return record
+    }
 
 
 def cell_identity(
