@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from softlabel.cli import main
 from softlabel.cli._options import Data, Machine, Session, Teachers
@@ -235,3 +237,42 @@ def test_a_reader_that_goes_away() -> None:
         )
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_no_memory_is_said_in_one_sentence(
+    error: BaseException, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, session: Session) -> None:
+        raise error
+
+    monkeypatch.setattr("softlabel.cli._lists.Ls.run", refuse)
+    assert main(["ls", "losses"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: Out of memory (")
+    assert "Choose a smaller model or batch" in said
+    assert said.count("\n") == 1
+
+
+def test_an_interruption_while_loading_is_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "softlabel", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = b""
+    while b"torch" not in said:  # importing has begun
+        line = process.stderr.readline()
+        assert line, "ended before torch was imported"
+        said += line
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert b"interrupted before any work" in rest
+    assert b"Traceback" not in said + rest
