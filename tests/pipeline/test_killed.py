@@ -17,7 +17,7 @@ import torch
 from softlabel.store import read_artifact
 
 PATIENCE = 120.0
-EPOCHS = 30
+EPOCHS = 40
 Files = Callable[[Path], dict[str, int]]
 
 

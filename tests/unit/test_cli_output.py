@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from softlabel.cli import main
+from softlabel.cli import _interruptions_not_lost, main
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import ConsoleProgress, print_json, print_table
 from softlabel.core import ConfigError, SoftlabelWarning, StoreError
@@ -276,3 +277,21 @@ def test_an_interruption_while_loading_is_no_traceback() -> None:
     assert process.returncode == 130
     assert b"interrupted before any work" in rest
     assert b"Traceback" not in said + rest
+
+
+def drop_an_interruption() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    with _interruptions_not_lost():
+        victim = Dying()
+        del victim  # dropped here
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def test_an_interruption_that_python_drops_is_raised_again() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        drop_an_interruption()

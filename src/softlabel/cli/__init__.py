@@ -1,5 +1,6 @@
 """The command line: parsing and printing only."""
 
+import _thread
 import io
 import os
 import signal
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     try:
-        with warnings.catch_warnings(), _terminated_as_interrupted():
+        with warnings.catch_warnings(), _terminated_as_interrupted(), _interruptions_not_lost():
             warnings.showwarning = _show_warning
             command.run(Session(words, progress))
             sys.stdout.flush()
@@ -113,6 +114,25 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _interruptions_not_lost() -> Iterator[None]:
+    """Python drops what is raised while it destroys an object, a Ctrl-C too. Raise that one again a moment later."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            # Not at once: here, too, it would be dropped.
+            threading.Timer(0.02, _thread.interrupt_main).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
