@@ -349,7 +349,7 @@ def test_a_comparison(run: Compare, store: Store, families: list[SetPaths], tiny
         assert all(record["arm"]["loss"] == arm["loss"] for record in found)
     assert arms["full data / ce"]["role"] == "baseline"
     assert arms["full data / ce"]["bytes"] == {"images": 160 * 3 * 16 * 16, "labels": 0, "labeler": 0}
-    assert "1 epochs" in arms["full data / ce"]["note"]
+    assert "1 epoch of" in arms["full data / ce"]["note"]
     assert arms["random / ce"]["bytes"]["labeler"] == 0
     assert arms["random / gift"]["bytes"]["labeler"] == 1000
     assert meta["dataset"]["name"] == "tiny"

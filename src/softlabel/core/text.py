@@ -1,4 +1,9 @@
-"""Sizes and times as people read them."""
+"""Counts, sizes and times as people read them."""
+
+
+def count_of(count: int, noun: str) -> str:
+    """`3 seeds`, `1 seed`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def human_bytes(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from softlabel.core import Dataset, DistilledSet, Progress, Silent, fingerprint, plain
+from softlabel.core import Dataset, DistilledSet, Progress, Silent, count_of, fingerprint, plain
 from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, arm_name, cell_labels, cells, check_inputs
 from softlabel.evaluation._statistics import paired_difference, summarise, verdict
 from softlabel.evaluation._students import Record, full_data, train_student
@@ -142,8 +142,8 @@ def _arm(name: str, group: Sequence[Record], plan: Sequence[Cell]) -> dict[str, 
     note = ""
     if cell.role == "baseline":
         note = (
-            f"{cell.protocol.epochs} epochs of the whole train split, hard labels, the rate rising and falling "
-            f"linearly; image bytes are raw pixels"
+            f"{count_of(cell.protocol.epochs, 'epoch')} of the whole train split, hard labels, the rate rising and "
+            f"falling linearly; image bytes are raw pixels"
         )
     return {
         "name": name,
@@ -275,8 +275,9 @@ def _notes(comparison: Comparison, data: Dataset) -> list[str]:
         "the teacher, and a set given from disk, are one draw each. Bytes are means over the seeds.",
     ]
     if comparison.full_epochs:
+        epochs = count_of(comparison.full_epochs, "epoch")
         notes.append(
-            f"The full-data baseline runs {comparison.full_epochs} epochs of {len(data.train)} images under the same "
-            f"protocol otherwise; it is not trained to convergence."
+            f"The full-data baseline runs {epochs} of {len(data.train)} images under the same protocol otherwise; it "
+            f"is not trained to convergence."
         )
     return notes

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from softlabel.core import count_of
 from softlabel.report._facts import Arm, Comparison, StudyFacts, parse_facts
-from softlabel.report._text import count_of, images_of, interval, percent, points, treatment, upper_first
+from softlabel.report._text import images_of, interval, percent, points, treatment, upper_first
 
 
 def headline(meta: Mapping[str, Any]) -> str:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from softlabel.core import DistilledSet
-from softlabel.report._text import count_of
+from softlabel.core import DistilledSet, count_of
 from softlabel.store import encode_image
 
 MOST_CLASSES = 20

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from softlabel.core import human_bytes as human_bytes  # for the templates, which see this module
+from softlabel.core import count_of as count_of  # these two for the templates, which see this module
+from softlabel.core import human_bytes as human_bytes
 from softlabel.core import human_seconds, parse_spec
 from softlabel.report._facts import Arm, Score, SetFacts
 
@@ -53,11 +54,6 @@ def interval(score: Score | None) -> str:
 def duration(seconds: float | None) -> str:
     """`human_seconds`, or a dash when it is not known."""
     return NO_VALUE if seconds is None else human_seconds(seconds)
-
-
-def count_of(count: int, noun: str) -> str:
-    """`3 seeds`, `1 seed`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def loss_name(spec: str) -> str:
