@@ -165,9 +165,10 @@ class LabelSource(Protocol):
 
     def to(self, device: torch.device) -> "LabelSource": ...
 
-    def logits(self, views: Tensor, index: Tensor) -> Tensor | None:
+    def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor | None:
         """Teacher logits [B, classes], float32, for views [B, C, H, W] (normalised) of the images at `index` [B].
 
-        None when there is no teacher. For `fixed` the views are ignored.
+        None when there is no teacher. For `fixed` the views are ignored. `rows` is where these views stand among all
+        views of a training (epoch * N + position in the epoch): a source may keep what it said there before.
         """
         ...

@@ -24,7 +24,7 @@ class HardLabels:
     def to(self, device: torch.device) -> "HardLabels":
         return self
 
-    def logits(self, views: Tensor, index: Tensor) -> Tensor | None:
+    def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor | None:
         """None: there is no teacher."""
         return None
 
@@ -57,7 +57,7 @@ class FixedLabels:
     def to(self, device: torch.device) -> "FixedLabels":
         return replace(self, table=self.table.to(device))
 
-    def logits(self, views: Tensor, index: Tensor) -> Tensor:
+    def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor:
         """The rows at `index`; the views are not looked at."""
         return self.table[index]
 
@@ -91,7 +91,7 @@ class OnlineLabels:
     def to(self, device: torch.device) -> "OnlineLabels":
         return replace(self, teachers=tuple(teacher.to(device) for teacher in self.teachers))
 
-    def logits(self, views: Tensor, index: Tensor) -> Tensor:
+    def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor:
         """Mean teacher logits, float32 [B, classes]."""
         return mean_logits(self.teachers, views, self.info)
 

@@ -8,10 +8,12 @@ from softlabel.training._execution import (
     peak_memory,
     resolve_execution,
 )
-from softlabel.training._loop import History, fit, measure_accuracy, view_loss
+from softlabel.training._history import Checkpoint, History
+from softlabel.training._loop import Trainee, fit, fit_stack, measure_accuracy, view_loss
 from softlabel.training._optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from softlabel.training._pixels import Normaliser
 from softlabel.training._protocol import BATCH_RULES, POLICIES, REGIMES, Checks, Protocol
+from softlabel.training._stack import STACKS, resolve_stack
 from softlabel.training._teacher import (
     TEACHER_PROTOCOL,
     Teacher,
@@ -31,7 +33,9 @@ __all__ = [
     "PRECISIONS",
     "REGIMES",
     "SCHEDULES",
+    "STACKS",
     "TEACHER_PROTOCOL",
+    "Checkpoint",
     "Checks",
     "Execution",
     "History",
@@ -40,9 +44,11 @@ __all__ = [
     "Protocol",
     "Schedule",
     "Teacher",
+    "Trainee",
     "check_teacher",
     "environment",
     "fit",
+    "fit_stack",
     "keep_freed_memory",
     "load_teacher",
     "mean_logits",
@@ -50,6 +56,7 @@ __all__ = [
     "peak_memory",
     "renormalise",
     "resolve_execution",
+    "resolve_stack",
     "teacher_path",
     "train_teacher",
     "view_loss",

@@ -1,59 +1,54 @@
-"""The one training loop: students and teachers both go through `fit`."""
+"""The one training loop: students and teachers, alone or several on the same views, all go through `fit_stack`."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-from typing import Protocol as Interface
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from softlabel.core import DatasetInfo, LabelSource, NonFiniteLossError, Progress, Silent, Split, stream
+from softlabel.core import (
+    ConfigError,
+    DatasetInfo,
+    LabelSource,
+    NonFiniteLossError,
+    Progress,
+    Silent,
+    Split,
+)
 from softlabel.losses import LOSSES
+from softlabel.training._batches import Batch, Batches
 from softlabel.training._execution import Execution
+from softlabel.training._history import Checkpoint, History, resume, training_state
 from softlabel.training._pixels import Normaliser
 from softlabel.training._protocol import Protocol
-from softlabel.views import Mix, apply, sample
+from softlabel.training._stack import BatchLoss, Loop, Mixed, build_stack, resolve_stack
+from softlabel.views import Mix
 
 EVALUATION_BATCH = 512
 
 
-class Checkpoint(Interface):
-    """Keeps the latest state of a training across interruptions (`softlabel.store.FileCheckpoint`)."""
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None: ...
-    def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None: ...
-    def clear(self) -> None: ...
+OnEpoch = Callable[[int, nn.Module, History], None]
 
 
-@dataclass
-class History:
-    """What a training tells: grows epoch by epoch.
+@dataclass(frozen=True, kw_only=True)
+class Trainee:
+    """A model to be trained, with all that is its own in a stack.
 
     Attributes:
-        train_loss: mean loss of every epoch.
-        curve: {"epoch", "test_accuracy"} at every check; epochs count from 1.
-        steps, images_seen: optimizer steps, and views trained on.
-        train_seconds, test_seconds: wall-clock time, summed over interruptions.
+        model: trained in place.
+        protocol: loss, optimizer, schedule, checks; its views, batch and epochs must be those of the whole stack.
+        labels: soft labels; None, or hard ones, for a loss that looks at targets only. Trainees that share one source
+            share its logits.
+        checkpoint: where to resume from, and to save to.
+        on_epoch: called after every epoch with the epoch (from 0), the model and the history.
     """
 
-    train_loss: list[float] = field(default_factory=list)
-    curve: list[dict[str, float]] = field(default_factory=list)
-    steps: int = 0
-    images_seen: int = 0
-    train_seconds: float = 0.0
-    test_seconds: float = 0.0
-
-    @property
-    def final(self) -> float:
-        """Test accuracy (fraction) after the last epoch: the headline."""
-        return self.curve[-1]["test_accuracy"]
-
-    @property
-    def best_test(self) -> float:
-        """The best test accuracy of all checks: what papers report, chosen on the test split."""
-        return max(point["test_accuracy"] for point in self.curve)
+    model: nn.Module
+    protocol: Protocol
+    labels: LabelSource | None = None
+    checkpoint: Checkpoint | None = None
+    on_epoch: OnEpoch | None = None
 
 
 def fit(
@@ -69,71 +64,96 @@ def fit(
     test: Split | None = None,
     checkpoint: Checkpoint | None = None,
     save_seconds: float = 30.0,
-    on_epoch: Callable[[int, nn.Module, History], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     progress: Progress | None = None,
     what: str = "training",
 ) -> History:
-    """Train `model` in place under `protocol` and tell how it went.
-
-    Order, views and mixing come from the streams ("order", epoch) and ("views", epoch) of `seed`, so two calls with
-    one seed see the same batches whatever their loss, labels or optimizer, and a resumed training continues with the
-    numbers that the unbroken one would have drawn.
-
-    Args:
-        split: training images uint8 [N, C, H, W] and targets.
-        info: gives mean and std.
-        labels: soft labels; None, or hard ones, for a loss that looks at targets only.
-        factor: tiles per side of the training images, for the view policy.
-        test: measured at the protocol's checks.
-        checkpoint: where to resume from, and to save to after an epoch when `save_seconds` have passed.
-        on_epoch: called after every epoch with the epoch (from 0), the model and the history.
+    """Train one model in place under `protocol` and tell how it went: `fit_stack` with a stack of one.
 
     Raises:
         ConfigError: a loss that needs soft labels without them.
         NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
     """
-    protocol.with_labels(labels.regime if labels is not None else "hard").require_labels()
+    trainee = Trainee(model=model, protocol=protocol, labels=labels, checkpoint=checkpoint, on_epoch=on_epoch)
+    [result] = fit_stack(
+        [trainee],
+        split,
+        info=info,
+        seed=seed,
+        execution=execution,
+        factor=factor,
+        test=test,
+        save_seconds=save_seconds,
+        progress=progress,
+        what=what,
+        stack="loop",
+    )
+    if isinstance(result, NonFiniteLossError):
+        raise result
+    return result
+
+
+def fit_stack(
+    trainees: Sequence[Trainee],
+    split: Split,
+    *,
+    info: DatasetInfo,
+    seed: int,
+    execution: Execution,
+    factor: int = 1,
+    test: Split | None = None,
+    stack: str = "auto",
+    save_seconds: float = 30.0,
+    progress: Progress | None = None,
+    what: str = "training",
+) -> list[History | NonFiniteLossError]:
+    """Train several models in place on the same views, and tell how each went.
+
+    Order, views and mixing come from streams of `seed` alone (`Batches`), so a model in a stack sees what it would see
+    alone, and a resumed training continues with the numbers that the unbroken one would have drawn. A view is made
+    once, and a label source that trainees share looks at it once. Times are shared equally.
+
+    Args:
+        split: training images uint8 [N, C, H, W] and targets.
+        info: gives mean and std.
+        factor: tiles per side of the training images, for the view policy.
+        test: measured at the protocols' checks.
+        stack: how the models are run: see `STACKS`.
+        save_seconds: checkpoints are saved after an epoch when so much time has passed.
+
+    Returns:
+        per trainee its history, or the error that ended its training; the others go on.
+
+    Raises:
+        ConfigError: trainees that cannot share views, or a loss that needs soft labels without them.
+    """
+    first = _require_shared_views(trainees, split, info, factor)
     progress = progress or Silent()
-    device = execution.torch_device
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _set_norm_momentum(model, protocol.norm_momentum)
-    optimizer = protocol.optimizer.build(model)
-    history, start = _resume(checkpoint, model, optimizer)
-    batches = _Batches(split, protocol, info, factor, seed, device)
-    labels = labels.to(device) if labels is not None else None
-    epochs, saved = protocol.total_epochs, time.monotonic()
+    kind = resolve_stack(stack, execution)
+    sources = {id(t.labels): t.labels.to(execution.torch_device) for t in trainees if t.labels is not None}
+    members = [_Member(t, sources.get(id(t.labels)), execution.torch_device) for t in trainees]
+    batches = Batches(split, first, info, factor, seed, execution.torch_device)
+    epochs, saved = first.total_epochs, time.monotonic()
+    start = min(member.start for member in members)
     progress.start(what, epochs)
     progress.advance(start, f"going on after epoch {start}" if start else "")
+    active: list[_Member] = []
     for epoch in range(start, epochs):
-        began = time.perf_counter()
-        model.train()
-        with execution.deterministic():
-            losses = _epoch(model, optimizer, batches, labels, protocol, execution, epoch)
-        history.train_loss.append(_finite_mean(losses, protocol, epoch))
-        history.steps += len(losses)
-        history.images_seen += len(split)
-        history.train_seconds += time.perf_counter() - began
-        note = f"loss {history.train_loss[-1]:.4g}"
-        if test is not None and protocol.checks.at(epoch, epochs):
-            began = time.perf_counter()
-            accuracy = measure_accuracy(model, test, info, execution)
-            history.curve.append({"epoch": epoch + 1, "test_accuracy": accuracy})
-            history.test_seconds += time.perf_counter() - began
-            note += f", test {100 * accuracy:.1f} %"
-        if on_epoch is not None:
-            on_epoch(epoch, model, history)
-        if checkpoint is not None and epoch + 1 < epochs and time.monotonic() - saved >= save_seconds:
-            checkpoint.save(_state(model, optimizer), {"epoch": epoch + 1, "history": vars(history)})
+        before, active = active, [member for member in members if member.error is None and member.start <= epoch]
+        if not active:
+            continue
+        if active != before:
+            models = build_stack(kind, [member.model for member in active], execution)
+        _epoch(active, models, batches, execution, epoch)
+        for member in active:
+            member.end_epoch(epoch, test, info, execution)
+        if epoch + 1 < epochs and time.monotonic() - saved >= save_seconds:
+            for member in active:
+                member.save(epoch + 1)
             saved = time.monotonic()
-        progress.advance(note=note)
+        progress.advance(note=_note(active))
     progress.finish()
-    model.eval()
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise NonFiniteLossError(
-            f"The weights became NaN or infinite in the last step (loss {protocol.loss.spec!r}, learning rate "
-            f"{protocol.optimizer.lr:g}). Lower the learning rate, or try --precision fp32."
-        )
-    return history
+    return [member.result() for member in members]
 
 
 def measure_accuracy(model: nn.Module, split: Split, info: DatasetInfo, execution: Execution) -> float:
@@ -172,80 +192,135 @@ def view_loss(
     return (mix.weight * own + (1 - mix.weight) * other).mean()
 
 
-class _Batches:
-    """Views of the training images, batch by batch, all drawn from named streams."""
+class _Member:
+    """A trainee at work."""
 
-    def __init__(
-        self, split: Split, protocol: Protocol, info: DatasetInfo, factor: int, seed: int, device: torch.device
-    ) -> None:
-        self.size = protocol.batch_size(len(split), info.classes)
-        self.policy = protocol.policy(factor)
-        self.seed, self.device = seed, device
-        self.normalise = Normaliser(info, device)
-        self.images, self.targets = split.images, split.targets
-        if len(split) <= 100_000 and device.type != "cpu":
-            self.images = split.images.to(device)
-        self.height, self.width = split.images.shape[-2:]
+    def __init__(self, trainee: Trainee, labels: LabelSource | None, device: torch.device) -> None:
+        self.model, self.protocol, self.checkpoint = trainee.model, trainee.protocol, trainee.checkpoint
+        self.on_epoch = trainee.on_epoch
+        self.error: NonFiniteLossError | None = None
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _set_norm_momentum(self.model, self.protocol.norm_momentum)
+        self.optimizer = self.protocol.optimizer.build(self.model)
+        self.history, self.start = resume(self.checkpoint, self.model, self.optimizer)
+        self.function = self.protocol.loss.function()
+        self.labels = labels if LOSSES[self.protocol.loss.name].needs_teacher else None
+        self.losses: list[Tensor] = []
 
-    def epoch(self, epoch: int) -> list[Tensor]:
-        """The batches of an epoch, as indices. A single image left over joins the last batch: batch norm needs two."""
-        order = torch.randperm(len(self.targets), generator=stream(self.seed, "order", epoch))
-        batches = list(order.split(self.size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+    def batch_loss(self, batch: Batch, teacher: Tensor | None) -> BatchLoss:
+        saw_mix = self.labels is not None and self.labels.regime == "online"
 
-    def view(self, index: Tensor, draws: torch.Generator) -> tuple[Tensor, Mix | None]:
-        images = self.normalise(self.images.index_select(0, index.to(self.images.device)))
-        params = sample(self.policy, len(index), self.height, self.width, draws).to(self.device)
-        views = apply(images, params)
-        return views.contiguous(memory_format=torch.channels_last), params.mix
+        def mean(logits: Tensor) -> Tensor:
+            return view_loss(
+                self.function,
+                student=logits,
+                teacher=teacher,
+                target=batch.target,
+                mix=batch.mix,
+                teacher_saw_mix=saw_mix,
+            )
+
+        return mean
+
+    def step(self, epoch: int, within: float) -> None:
+        rate = self.protocol.optimizer.lr * self.protocol.schedule.factor(epoch, self.protocol.epochs, within)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+
+    def end_epoch(self, epoch: int, test: Split | None, info: DatasetInfo, execution: Execution) -> None:
+        """Look at the losses of the epoch, and at the test split when the protocol says so."""
+        steps, self.losses = self.losses, []
+        try:
+            self.history.train_loss.append(_finite_mean(steps, self.protocol, epoch))
+        except NonFiniteLossError as error:
+            self.error = error
+            return
+        self.history.steps += len(steps)
+        if test is not None and self.protocol.checks.at(epoch, self.protocol.total_epochs):
+            began = time.perf_counter()
+            accuracy = measure_accuracy(self.model, test, info, execution)
+            self.history.curve.append({"epoch": epoch + 1, "test_accuracy": accuracy})
+            self.history.test_seconds += time.perf_counter() - began
+        if self.on_epoch is not None:
+            self.on_epoch(epoch, self.model, self.history)
+
+    def save(self, epoch: int) -> None:
+        if self.checkpoint is not None and self.error is None:
+            self.checkpoint.save(
+                training_state(self.model, self.optimizer), {"epoch": epoch, "history": vars(self.history)}
+            )
+
+    def result(self) -> History | NonFiniteLossError:
+        self.model.eval()
+        if self.error is None and not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            self.error = NonFiniteLossError(
+                f"The weights became NaN or infinite in the last step (loss {self.protocol.loss.spec!r}, learning rate "
+                f"{self.protocol.optimizer.lr:g}). Lower the learning rate, or try --precision fp32."
+            )
+        return self.history if self.error is None else self.error
 
 
 def _epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: _Batches,
-    labels: LabelSource | None,
-    protocol: Protocol,
-    execution: Execution,
-    epoch: int,
-) -> list[Tensor]:
-    """One pass over the data; the loss of every step, still on the device."""
-    function = protocol.loss.function()
-    wants_teacher = LOSSES[protocol.loss.name].needs_teacher
-    draws = stream(batches.seed, "views", epoch)
-    losses = []
-    indices = batches.epoch(epoch)
-    for step, index in enumerate(indices):
-        _set_rate(optimizer, protocol, epoch, step / len(indices))
-        views, mix = batches.view(index, draws)
-        target = batches.targets[index].to(batches.device)
-        teacher = None
-        if labels is not None and wants_teacher:
-            with execution.autocast():
-                teacher = labels.logits(views, index.to(batches.device))
-        with execution.autocast():
-            student = model(views)
-        loss = view_loss(
-            function,
-            student=student.float(),
-            teacher=teacher,
-            target=target,
-            mix=mix,
-            teacher_saw_mix=labels is not None and labels.regime == "online",
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return losses
+    members: Sequence[_Member], models: Loop | Mixed, batches: Batches, execution: Execution, epoch: int
+) -> None:
+    """One pass over the data; the loss of every step stays on the device."""
+    began, seen = time.perf_counter(), 0
+    for member in members:
+        member.model.train()
+    with execution.deterministic():
+        for batch in batches.epoch(epoch):
+            logits = _label(batch, members, execution)
+            losses = [member.batch_loss(batch, logits.get(id(member.labels))) for member in members]
+            found = models.backward(batch.views, losses)
+            for member, loss in zip(members, found, strict=True):
+                member.step(epoch, batch.within)
+                member.losses.append(loss)
+            seen += len(batch.index)
+    seconds = (time.perf_counter() - began) / len(members)
+    for member in members:
+        member.history.images_seen += seen
+        member.history.train_seconds += seconds
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, protocol: Protocol, epoch: int, within: float) -> None:
-    rate = protocol.optimizer.lr * protocol.schedule.factor(epoch, protocol.epochs, within)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def _label(batch: Batch, members: Iterable[_Member], execution: Execution) -> dict[int, Tensor | None]:
+    """Teacher logits of a batch, once per label source, by the source's id."""
+    sources = {id(member.labels): member.labels for member in members if member.labels is not None}
+    with execution.autocast():
+        return {key: source.logits(batch.views, batch.index, batch.rows) for key, source in sources.items()}
+
+
+def _require_shared_views(trainees: Sequence[Trainee], split: Split, info: DatasetInfo, factor: int) -> Protocol:
+    """The first protocol, when all trainees see the same views under it."""
+    if not trainees:
+        raise ConfigError("A stack needs at least one model.")
+
+    def views(protocol: Protocol) -> tuple[object, ...]:
+        return (protocol.policy(factor), protocol.batch_size(len(split), info.classes), protocol.total_epochs)
+
+    first = trainees[0].protocol
+    for trainee in trainees:
+        regime = trainee.labels.regime if trainee.labels is not None else "hard"
+        trainee.protocol.with_labels(regime).require_labels()
+        if views(trainee.protocol) != views(first):
+            raise ConfigError(
+                f"Models of one stack see the same views. The protocols {first.name!r} and {trainee.protocol.name!r} "
+                f"differ in views, batch size or epochs: train them apart."
+            )
+    return first
+
+
+def _note(members: Sequence[_Member]) -> str:
+    going = [member for member in members if member.error is None]
+    if not going:
+        return "stopped: loss not finite"
+    if len(going) == 1:
+        note = f"loss {going[0].history.train_loss[-1]:.4g}"
+        curve = going[0].history.curve
+        fresh = bool(curve) and curve[-1]["epoch"] == len(going[0].history.train_loss)
+        return note + (f", test {100 * curve[-1]['test_accuracy']:.1f} %" if fresh else "")
+    shown = [100 * member.history.curve[-1]["test_accuracy"] for member in going if member.history.curve]
+    return f"test {min(shown):.1f} to {max(shown):.1f} %" if shown else f"{len(going)} students"
 
 
 def _set_norm_momentum(model: nn.Module, momentum: float) -> None:
@@ -265,29 +340,3 @@ def _finite_mean(losses: list[Tensor], protocol: Protocol, epoch: int) -> float:
             f"usual cause is a learning rate that is too high for this loss; lower it, or try --precision fp32."
         )
     return float(values.double().mean())
-
-
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for parameter, entries in optimizer.state_dict()["state"].items():
-        for name, tensor in entries.items():
-            if tensor is not None:
-                tensors[f"optimizer.{parameter}.{name}"] = torch.as_tensor(tensor)
-    return tensors
-
-
-def _resume(checkpoint: Checkpoint | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[History, int]:
-    found = checkpoint.load() if checkpoint is not None else None
-    if found is None:
-        return History(), 0
-    tensors, facts = found
-    model.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, parameter, entry = name.split(".", 2)
-            state.setdefault(int(parameter), {})[entry] = tensor.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return History(**facts["history"]), int(facts["epoch"])

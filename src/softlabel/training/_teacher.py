@@ -34,7 +34,8 @@ from softlabel.store import (
     require_same,
 )
 from softlabel.training._execution import Execution, environment, resolve_execution
-from softlabel.training._loop import History, fit, measure_accuracy
+from softlabel.training._history import History
+from softlabel.training._loop import fit, measure_accuracy
 from softlabel.training._optim import Optimizer, Schedule
 from softlabel.training._protocol import Checks, Protocol
 

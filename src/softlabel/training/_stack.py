@@ -1,0 +1,126 @@
+"""Several models trained on the same views: how their outputs and gradients are computed.
+
+`loop` runs them one after another; its numbers are those of training each alone, to the bit. `vmap` runs models of one
+shape in one forward and backward pass (`torch.func`: a convolution becomes a grouped one, a batch norm keeps every
+model's statistics apart); its numbers equal those of the loop to rounding. On a CPU the loop is as fast, since one
+model's convolutions keep it busy (`benchmarks/grid.py` measures both); on a GPU a tiny model does not.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from softlabel.core import UnknownNameError
+from softlabel.training._execution import Execution
+
+STACKS = {
+    "auto": "vmap on CUDA, loop elsewhere",
+    "loop": "one model after another on the shared views",
+    "vmap": "models of one shape in one forward and backward pass",
+}
+
+BatchLoss = Callable[[Tensor], Tensor]
+"""The mean loss of one model, given its logits [B, classes] in float32."""
+
+
+def resolve_stack(stack: str, execution: Execution) -> str:
+    """`loop` or `vmap`.
+
+    Raises:
+        UnknownNameError: no such stack.
+    """
+    if stack not in STACKS:
+        raise UnknownNameError("stack", stack, STACKS)
+    if stack == "auto":
+        return "vmap" if execution.torch_device.type == "cuda" else "loop"
+    return stack
+
+
+class Loop:
+    """The models one after another."""
+
+    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
+        self.models, self.execution = models, execution
+
+    def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
+        """Every model's loss on its own logits of `views`, detached; gradients go to the models' parameters."""
+        found = []
+        for model, batch_loss in zip(self.models, losses, strict=True):
+            with self.execution.autocast():
+                logits = model(views)
+            loss = batch_loss(_at_least_float32(logits))
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            found.append(loss.detach())
+        return found
+
+
+class Vmap:
+    """Models of one shape as one: their parameters and buffers become slices of stacked tensors."""
+
+    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
+        self.models, self.execution = models, execution
+        self.skeleton = deepcopy(models[0]).to("meta")
+        self.parameters = _stacked([dict(model.named_parameters()) for model in models])
+        self.buffers = _stacked([dict(model.named_buffers()) for model in models])
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
+
+    def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
+        """As `Loop.backward`."""
+        self.skeleton.train(self.models[0].training)
+        views = views.contiguous()  # group norms under vmap know no channels-last layout
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+            return functional_call(self.skeleton, (parameters, buffers), (views,))  # type: ignore[no-any-return]
+
+        with self.execution.autocast():
+            logits = vmap(one, randomness="different")(self.parameters, self.buffers)
+        found = [batch_loss(_at_least_float32(own)) for batch_loss, own in zip(losses, logits, strict=True)]
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        torch.stack(found).sum().backward()
+        for position, model in enumerate(self.models):
+            for name, parameter in model.named_parameters():
+                gradient = self.parameters[name].grad
+                parameter.grad = None if gradient is None else gradient[position]
+        return [loss.detach() for loss in found]
+
+
+class Mixed:
+    """Models of several shapes: each shape a `Vmap` of its own."""
+
+    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
+        shapes: dict[str, list[int]] = {}
+        for position, model in enumerate(models):
+            # The text of a module tells its layers and their settings.
+            shapes.setdefault(repr(model), []).append(position)
+        self.groups = [(where, Vmap([models[i] for i in where], execution)) for where in shapes.values()]
+
+    def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
+        """As `Loop.backward`."""
+        found: dict[int, Tensor] = {}
+        for where, group in self.groups:
+            found |= zip(where, group.backward(views, [losses[i] for i in where]), strict=True)
+        return [found[position] for position in range(len(losses))]
+
+
+def build_stack(stack: str, models: Sequence[nn.Module], execution: Execution) -> Loop | Mixed:
+    """The stack of that kind (`loop` or `vmap`) over models that are on the device."""
+    return Loop(models, execution) if stack == "loop" else Mixed(models, execution)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _stacked(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of one name stacked [S, ...]; the given ones become slices of them, so both see every change."""
+    stacked = {name: torch.stack([own[name].detach() for own in tensors]) for name in tensors[0]}
+    for position, own in enumerate(tensors):
+        for name, tensor in own.items():
+            tensor.data = stacked[name][position]
+    return stacked

@@ -1,0 +1,175 @@
+"""Students trained as a stack are the students trained one by one."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from softlabel.core import ConfigError, Dataset, NonFiniteLossError, UnknownNameError
+from softlabel.evaluation import find_protocol
+from softlabel.labels import FixedLabels
+from softlabel.losses import Loss
+from softlabel.models import build_model
+from softlabel.training import (
+    Execution,
+    History,
+    Optimizer,
+    Protocol,
+    Trainee,
+    fit,
+    fit_stack,
+    resolve_execution,
+    resolve_stack,
+)
+from softlabel.training._stack import Loop, Vmap
+
+LOSSES = ("kl:temperature=4", "mse_ce", "gift")
+OPTIMIZERS = (Optimizer(), Optimizer(name="sgd", lr=0.05, momentum=0.9), Optimizer(name="rmsprop", lr=1e-3))
+# Adaptive optimizers divide gradients by their size: where a gradient is zero but for rounding (a bias before a batch
+# norm), they turn rounding into full steps. To compare rounding with rounding, plain ones.
+PLAIN = (
+    Optimizer(name="sgd", lr=0.1),
+    Optimizer(name="sgd", lr=0.02, momentum=0.9),
+    Optimizer(name="sgd", lr=0.05, momentum=0.5, nesterov=True, weight_decay=1e-2),
+)
+
+
+def protocol(loss: str, optimizer: Optimizer, epochs: int = 3) -> Protocol:
+    # The colours of "gift" need three channels; a shift and a flip do for the stack.
+    return replace(
+        find_protocol("gift", epochs), views="flip-crop", batch=8, loss=Loss.parse(loss), optimizer=optimizer
+    )
+
+
+def model(data: Dataset, spec: str, seed: int = 0) -> nn.Module:
+    return build_model(spec, image_shape=data.info.image_shape, classes=data.info.classes, seed=seed)
+
+
+def labels(data: Dataset) -> FixedLabels:
+    draws = torch.Generator().manual_seed(5)
+    return FixedLabels(torch.randn(len(data.train), data.info.classes, generator=draws))
+
+
+def trainees(
+    data: Dataset, source: FixedLabels, specs: tuple[str, ...], optimizers: tuple[Optimizer, ...] = OPTIMIZERS
+) -> list[Trainee]:
+    return [
+        Trainee(model=model(data, spec, seed), protocol=protocol(loss, optimizer), labels=source)
+        for seed, (spec, loss, optimizer) in enumerate(zip(specs, LOSSES, optimizers, strict=True))
+    ]
+
+
+def one_by_one(data: Dataset, stack: list[Trainee], execution: Execution) -> list[History]:
+    return [
+        fit(t.model, data.train, protocol=t.protocol, info=data.info, seed=3, execution=execution, labels=t.labels,
+            test=data.test)
+        for t in stack
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_loop_is_training_one_by_one_to_the_bit(tiny_data: Dataset, norm: str, precision: str) -> None:
+    execution, source = resolve_execution("cpu", precision), labels(tiny_data)
+    specs = (f"convnet-2:width=8,norm={norm}", f"convnet-1:width=8,norm={norm}", f"convnet-2:width=4,norm={norm}")
+    alone, together = (trainees(tiny_data, source, specs) for _ in range(2))
+    expected = one_by_one(tiny_data, alone, execution)
+    found = fit_stack(
+        together, tiny_data.train, info=tiny_data.info, seed=3, execution=execution, test=tiny_data.test, stack="loop"
+    )
+    for mine, theirs, history, other in zip(together, alone, found, expected, strict=True):
+        assert isinstance(history, History)
+        assert (history.train_loss, history.curve, history.steps, history.images_seen) == (
+            other.train_loss, other.curve, other.steps, other.images_seen)  # fmt: skip
+        for name, tensor in mine.model.state_dict().items():
+            assert torch.equal(tensor, theirs.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group", "none"])
+def test_a_vmapped_stack_is_training_one_by_one_to_rounding(tiny_data: Dataset, norm: str) -> None:
+    execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
+    specs = (f"convnet-2:width=8,norm={norm}",) * 2 + ("convnet-1:width=8",)  # two shapes in one stack
+    alone, together = (trainees(tiny_data, source, specs, PLAIN) for _ in range(2))
+    expected = one_by_one(tiny_data, alone, execution)
+    found = fit_stack(
+        together, tiny_data.train, info=tiny_data.info, seed=3, execution=execution, test=tiny_data.test, stack="vmap"
+    )
+    for mine, theirs, history, other in zip(together, alone, found, expected, strict=True):
+        assert isinstance(history, History)
+        torch.testing.assert_close(history.train_loss, other.train_loss, rtol=1e-3, atol=1e-5)
+        for name, tensor in mine.model.state_dict().items():
+            torch.testing.assert_close(tensor, theirs.model.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def steps(
+    stack: Loop | Vmap | Mixed, models: list[nn.Module], views: list[Tensor], target: Tensor
+) -> list[list[Tensor]]:
+    """Losses of a few steps of gradient descent, every model with a loss of its own."""
+    functions = [Loss.parse(spec).function() for spec in LOSSES]
+    teacher = torch.randn(len(target), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    losses = [
+        lambda logits, f=function: f(student=logits, teacher=teacher, target=target).mean() for function in functions
+    ]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in models]
+    told = []
+    for batch in views:
+        told.append(stack.backward(batch, losses))
+        for optimizer in optimizers:
+            optimizer.step()
+    return told
+
+
+@pytest.mark.parametrize("spec", ["convnet-2:width=6", "convnet-2:width=6,norm=instance", "resnet-18:width=4"])
+def test_a_vmapped_stack_in_float64(spec: str) -> None:
+    execution = Execution("cpu", "fp32")
+    draws = torch.Generator().manual_seed(0)
+    views = [torch.randn(6, 3, 16, 16, dtype=torch.float64, generator=draws) for _ in range(3)]
+    target = torch.tensor([0, 1, 2, 0, 1, 2])
+    models = [build_model(spec, image_shape=(3, 16, 16), classes=3, seed=seed).double().train() for seed in range(3)]
+    others = deepcopy(models)
+    found = steps(Vmap(models, execution), models, views, target)
+    expected = steps(Loop(others, execution), others, views, target)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+    for mine, theirs in zip(models, others, strict=True):
+        for name, tensor in mine.state_dict().items():  # running statistics too
+            torch.testing.assert_close(tensor, theirs.state_dict()[name], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("stack", ["loop", "vmap"])
+def test_one_that_blows_up_leaves_the_others_alone(tiny_data: Dataset, stack: str) -> None:
+    execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
+    specs = ("convnet-1:width=4",) * 3
+    quiet = trainees(tiny_data, source, specs, PLAIN)
+    expected = one_by_one(tiny_data, [quiet[0], quiet[2]], execution)
+    loud = trainees(tiny_data, source, specs, PLAIN)
+    loud[1] = replace(loud[1], protocol=protocol("mse_ce", Optimizer(name="sgd", lr=1e30)))
+    found = fit_stack(
+        loud, tiny_data.train, info=tiny_data.info, seed=3, execution=execution, test=tiny_data.test, stack=stack
+    )
+    assert isinstance(found[1], NonFiniteLossError)
+    assert "learning rate 1e+30" in str(found[1])
+    for position, other in ((0, expected[0]), (2, expected[1])):
+        history = found[position]
+        assert isinstance(history, History)
+        assert len(history.train_loss) == 3
+        torch.testing.assert_close(history.train_loss, other.train_loss, rtol=1e-3, atol=1e-5)
+
+
+def test_trainees_that_share_no_views_are_refused(tiny_data: Dataset) -> None:
+    execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
+    stack = trainees(tiny_data, source, ("convnet-1:width=4",) * 3)
+    stack[2] = replace(stack[2], protocol=replace(stack[2].protocol, epochs=4))
+    with pytest.raises(ConfigError, match="differ in views, batch size or epochs"):
+        fit_stack(stack, tiny_data.train, info=tiny_data.info, seed=3, execution=execution)
+    with pytest.raises(ConfigError, match="at least one model"):
+        fit_stack([], tiny_data.train, info=tiny_data.info, seed=3, execution=execution)
+
+
+def test_kinds_of_stacks() -> None:
+    assert resolve_stack("auto", Execution("cpu", "fp32")) == "loop"
+    assert resolve_stack("auto", Execution("cuda:1", "bf16")) == "vmap"
+    with pytest.raises(UnknownNameError, match="auto, loop, vmap"):
+        resolve_stack("pile", Execution("cpu", "fp32"))
