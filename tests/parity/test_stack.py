@@ -103,9 +103,7 @@ def test_a_vmapped_stack_is_training_one_by_one_to_rounding(tiny_data: Dataset, 
             torch.testing.assert_close(tensor, theirs.model.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
-def steps(
-    stack: Loop | Vmap | Mixed, models: list[nn.Module], views: list[Tensor], target: Tensor
-) -> list[list[Tensor]]:
+def steps(stack: Loop | Vmap, models: list[nn.Module], views: list[Tensor], target: Tensor) -> list[list[Tensor]]:
     """Losses of a few steps of gradient descent, every model with a loss of its own."""
     functions = [Loss.parse(spec).function() for spec in LOSSES]
     teacher = torch.randn(len(target), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
