@@ -119,7 +119,7 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 def _stacked(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of one name stacked [S, ...]; the given ones become slices of them, so both see every change."""
-    stacked = {name: torch.stack([own[name].detach() for own in tensors]) for name in tensors[0]}
+    stacked = {name: torch.stack([own[name].detach().contiguous() for own in tensors]) for name in tensors[0]}
     for position, own in enumerate(tensors):
         for name, tensor in own.items():
             tensor.data = stacked[name][position]
