@@ -34,7 +34,7 @@ from softlabel.evaluation import (
 from softlabel.labels import FixedLabels, HardLabels, fixed_labels, make_labels, online_labels
 from softlabel.models import build_model
 from softlabel.store import Store, read_artifact, save_distilled
-from softlabel.training import Checks, Execution, Protocol, Teacher
+from softlabel.training import Checks, Execution, Protocol, Teacher, Trainee
 
 STUDENT = "convnet-2:width=8"
 
@@ -116,7 +116,7 @@ def test_a_finished_record_is_found(train: Train, store: Store, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("softlabel.evaluation._students.fit", fail)
+    monkeypatch.setattr("softlabel.evaluation._students.fit_stack", fail)
     assert train(store=store) == record
     assert file.stat().st_mtime_ns == before
     assert [path.name for path in (store.root / "records").iterdir()] == [file.name]  # no checkpoint is left
@@ -162,11 +162,12 @@ def test_seeds_are_paired_across_losses_and_labels(
     """Arms of one seed start from one initialisation and see the same views."""
     seen: list[tuple[dict[str, torch.Tensor], int]] = []
 
-    def spy(model: torch.nn.Module, *_: object, seed: int, **__: object) -> None:
-        seen.append(({k: v.clone() for k, v in model.state_dict().items()}, seed))
+    def spy(trainees: list[Trainee], *_: object, seed: int, **__: object) -> None:
+        [trainee] = trainees
+        seen.append(({k: v.clone() for k, v in trainee.model.state_dict().items()}, seed))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("softlabel.evaluation._students.fit", spy)
+    monkeypatch.setattr("softlabel.evaluation._students.fit_stack", spy)
     for change in ({}, {"protocol": protocol.with_loss("ce"), "labels": HardLabels()}, {"seed": 1}):
         with pytest.raises(KeyboardInterrupt):
             train(**change)
@@ -280,7 +281,7 @@ def comparison(protocol: Protocol) -> Comparison:
         name="tiny",
         title="A tiny comparison",
         protocol=replace(protocol, epochs=2, checks=Checks(count=2)),
-        student=STUDENT,
+        students=(STUDENT,),
         losses=("ce", "gift"),
         seeds=(0, 1),
         full_epochs=1,
@@ -320,7 +321,8 @@ def run(
         teachers = changed.pop("teachers", [teacher])
         sets = changed.pop("sets", families)
         settings = {"execution": execution, "command": "softlabel evaluate", "store": store, **changed}
-        return compare(settings.pop("comparison", comparison), tiny_data, teachers, sets, **settings)
+        group = {"teacher": teachers} if teachers else {}
+        return compare(settings.pop("comparison", comparison), tiny_data, group, sets, **settings)
 
     return inner
 
@@ -398,7 +400,7 @@ def test_labels_to_show(run: Compare, store: Store, teacher: Teacher) -> None:
         assert sum(probabilities) == pytest.approx(1.0, abs=1e-5)  # four classes, all shown
 
 
-@pytest.mark.parametrize(("cells", "epochs"), [(1, 0), (4, 1), (8, 0)])
+@pytest.mark.parametrize(("cells", "epochs"), [(2, 0), (4, 1), (8, 0)])
 def test_killed_and_resumed_is_like_unbroken(
     cells: int, epochs: int, run: Compare, store: Store, tmp_path: Path
 ) -> None:
@@ -420,7 +422,7 @@ def test_killed_and_resumed_is_like_unbroken(
 def test_a_second_time_repeats_nothing(run: Compare, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run(store)
     before = {file: file.stat().st_mtime_ns for file in store.root.rglob("*") if file.is_file()}
-    monkeypatch.setattr("softlabel.evaluation._students.fit", None)
+    monkeypatch.setattr("softlabel.evaluation._students.fit_stack", None)
     assert run(store) == path
     assert {file: file.stat().st_mtime_ns for file in store.root.rglob("*") if file.is_file()} == before
 
@@ -464,13 +466,13 @@ def test_two_families_of_one_name_are_refused(run: Compare, store: Store, famili
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
-        ({"losses": ()}, "at least one loss and one seed"),
-        ({"seeds": ()}, "at least one loss and one seed"),
+        ({"losses": ()}, "at least one loss, one seed"),
+        ({"seeds": ()}, "at least one loss, one seed"),
         ({"losses": ("ce", "ce")}, "must differ"),
         ({"seeds": (1, 1)}, "must differ"),
         ({"losses": ("ke",)}, "no loss named 'ke'"),
         ({"losses": ("kl:nonsense=1",)}, "no option 'nonsense'"),
-        ({"student": "convnet"}, "no model named 'convnet'"),
+        ({"students": ("convnet",)}, "no model named 'convnet'"),
     ],
 )
 def test_a_comparison_that_cannot_be(change: dict[str, Any], fragment: str, comparison: Comparison) -> None:

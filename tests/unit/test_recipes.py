@@ -39,7 +39,7 @@ def test_recipes_differ() -> None:
 
 
 def test_a_recipe_is_plain_data(recipe: Recipe) -> None:
-    assert plain(recipe)["comparison"]["student"] == recipe.comparison.student
+    assert plain(recipe)["comparison"]["students"] == list(recipe.comparison.students)
 
 
 def test_the_data_are_known(recipe: Recipe) -> None:
@@ -68,7 +68,7 @@ def test_there_are_enough_seeds_for_an_interval(recipe: Recipe) -> None:
 
 def test_models_fit_the_images(recipe: Recipe) -> None:
     shape, classes = SHAPES[recipe.data.spec]
-    for arch in (recipe.teacher.arch, recipe.comparison.student):
+    for arch in (recipe.teacher.arch, *recipe.comparison.students):
         model = build_model(arch, image_shape=shape, classes=classes, seed=0).eval()
         assert model(torch.zeros(1, *shape)).shape == (1, classes)
 
@@ -84,7 +84,7 @@ def test_seeds_can_be_chosen(recipe: Recipe) -> None:
     assert recipe.with_seeds(2, 2).comparison.seeds == (2, 3)
     assert recipe.with_seeds(2, 2).sets == recipe.sets
     for count in (0, -1):
-        with pytest.raises(ConfigError, match="at least one loss and one seed"):
+        with pytest.raises(ConfigError, match="at least one loss, one seed"):
             recipe.with_seeds(None, count)
 
 

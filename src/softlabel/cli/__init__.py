@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from softlabel._version import __version__
+from softlabel.cli._grid import Grid
 from softlabel.cli._lists import Fetch, Ls
 from softlabel.cli._options import Session
 from softlabel.cli._output import ConsoleProgress
 from softlabel.cli._run import Evaluate, Report, Run
 from softlabel.cli._stages import Distill, Label, Teach, Train
 from softlabel.core import SoftlabelError
-from softlabel.training import keep_freed_memory
+from softlabel.training import is_out_of_memory, keep_freed_memory
 
 __all__ = ["main"]
 
@@ -31,6 +31,7 @@ READER_GONE = 141
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Grid, tyro.conf.subcommand("grid")]
     | Annotated[Teach, tyro.conf.subcommand("teach")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Label, tyro.conf.subcommand("label")]
@@ -71,13 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.close()
         print("interrupted: finished work is kept; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         return _out_of_memory(progress, error)
-    except RuntimeError as error:
-        # torch's CPU allocator has no exception class of its own.
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            return _out_of_memory(progress, error)
-        raise
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough. Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,11 +10,11 @@ from softlabel.cli._output import print_json, print_table
 from softlabel.core import Option, UnknownNameError, format_spec
 from softlabel.data import fetch_dataset, find_datasets
 from softlabel.distill import METHODS
-from softlabel.evaluation import PROTOCOLS
+from softlabel.evaluation import EXECUTORS, PROTOCOLS
 from softlabel.losses import LOSSES
 from softlabel.models import MODELS
-from softlabel.recipes import RECIPES, find_recipe
-from softlabel.training import OPTIMIZERS, POLICIES, REGIMES, SCHEDULES
+from softlabel.recipes import RECIPES, STUDIES, find_recipe, find_study
+from softlabel.training import OPTIMIZERS, POLICIES, REGIMES, SCHEDULES, STACKS
 
 Row = tuple[str, str]
 
@@ -30,6 +30,7 @@ def _with(summary: str, options: Mapping[str, Option]) -> str:
 
 KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "recipes": lambda: ((name, find_recipe(name).summary) for name in RECIPES),
+    "studies": lambda: ((name, find_study(name).summary) for name in STUDIES),
     "datasets": _datasets,
     "methods": lambda: ((name, _with(method.summary, vars(method.config()))) for name, method in METHODS.items()),
     "losses": lambda: ((name, _with(loss.summary, loss.options)) for name, loss in LOSSES.items()),
@@ -38,13 +39,15 @@ KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "labels": lambda: REGIMES.items(),
     "optimizers": lambda: OPTIMIZERS.items(),
     "schedules": lambda: SCHEDULES.items(),
+    "stacks": lambda: STACKS.items(),
+    "executors": lambda: EXECUTORS.items(),
     "views": lambda: ((name, ", ".join(type(op).__name__ for op in policy(2))) for name, policy in POLICIES.items()),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ls:
-    """List what there is: recipes, datasets, methods, losses, protocols, models, labels, optimizers, schedules, views.
+    """List what there is: recipes, studies, datasets, methods, losses, protocols, models, labels, optimizers, ...
 
     Example: softlabel ls datasets
     """

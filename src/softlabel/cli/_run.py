@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, Dataset, DistilledSet
+from softlabel.core import ConfigError, Dataset, DistilledSet, count_of
 from softlabel.evaluation import (
     Comparison,
     SetOptions,
@@ -99,9 +100,10 @@ class Evaluate:
         loaded = {path: load_distilled(path) for path in self.sets}
         first = next(iter(loaded.values()))
         store, execution = self.machine.open_store(), self.machine.execution()
-        teachers = self.teachers.load()
+        group = self.teachers.load()
+        teachers = {"teacher": group} if group else {}
         data = self.data.options(first.info).load(session.progress)
-        names = _unique_names(loaded)
+        names = unique_names(loaded)
         families = [SetPaths(names[path], tuple((seed, path) for seed in comparison.seeds)) for path in loaded]
         sizes = {names[path]: len(distilled) for path, distilled in loaded.items()}
         random = self._random(loaded.values(), set(names.values()))
@@ -126,7 +128,7 @@ class Evaluate:
             store=store,
             execution=execution,
             command=session.command,
-            teacher_facts=teacher_facts(self.teachers.teacher, teachers, store),
+            teacher_facts=teacher_facts(self.teachers.teacher, group, store),
             progress=session.progress,
         )
         show_study(study, self.machine.json)
@@ -142,7 +144,7 @@ class Evaluate:
             name=f"evaluate-{self.protocol}",
             title=f"Distilled sets under protocol {self.protocol}",
             protocol=protocol,
-            student=self.student,
+            students=(self.student,),
             losses=losses,
             seeds=tuple(range(self.seed, self.seed + self.seeds)),
             full_epochs=self.full_epochs,
@@ -201,8 +203,17 @@ def show_study(study: Path, as_json: bool) -> None:
     if meta["comparisons"]:
         print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
     print(headline(meta))
+    _show_failures(meta)
     print(f"study:  {study}")
     print(f"report: {files.html}")
+
+
+def _show_failures(meta: dict[str, Any]) -> None:
+    failed = [(arm["name"], entry["seed"], entry["error"]) for arm in meta["arms"] for entry in arm.get("failed", ())]
+    for name, seed, error in failed:
+        print(f"failed: {name}, seed {seed}: {error}")
+    if failed:
+        print(f"{count_of(len(failed), 'student')} failed. To train them again: the same command with --retry")
 
 
 def _family(options: SetOptions, data: Dataset, comparison: Comparison, store: Store, execution: Execution) -> SetPaths:
@@ -212,7 +223,8 @@ def _family(options: SetOptions, data: Dataset, comparison: Comparison, store: S
     )
 
 
-def _unique_names(loaded: dict[Path, DistilledSet]) -> dict[Path, str]:
+def unique_names(loaded: dict[Path, DistilledSet]) -> dict[Path, str]:
+    """A name for each set by its method, numbered where several share one."""
     names: dict[Path, str] = {}
     for path, distilled in loaded.items():
         name = distilled.method.partition(":")[0]

@@ -11,6 +11,7 @@ from softlabel.core.errors import (
     SoftlabelWarning,
     StoreError,
     TeacherMismatchError,
+    TrainingFailedError,
     UnknownNameError,
 )
 from softlabel.core.fingerprint import fingerprint, plain, tensor_fingerprint
@@ -39,6 +40,7 @@ __all__ = [
     "Split",
     "StoreError",
     "TeacherMismatchError",
+    "TrainingFailedError",
     "UnknownNameError",
     "build_config",
     "count_of",

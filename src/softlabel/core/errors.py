@@ -72,5 +72,9 @@ class DistillError(SoftlabelError):
     """A distilled set that cannot be made from this data with these settings."""
 
 
-class NonFiniteLossError(SoftlabelError):
+class TrainingFailedError(SoftlabelError):
+    """A training of several failed; the message names it, and the others are kept."""
+
+
+class NonFiniteLossError(TrainingFailedError):
     """Training produced a loss that is NaN or infinite."""

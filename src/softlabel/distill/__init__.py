@@ -2,11 +2,22 @@
 
 from softlabel.distill._common import Images
 from softlabel.distill._coresets import HerdingConfig, KCentreConfig, RandomConfig, farthest_first, herd
-from softlabel.distill._methods import METHODS, Method, check_images, check_method, check_work, distill, find_method
+from softlabel.distill._methods import (
+    METHODS,
+    OWN_LOSSES,
+    Method,
+    check_images,
+    check_method,
+    check_work,
+    distill,
+    find_method,
+    own_loss,
+)
 from softlabel.distill._rded import RdedConfig, mosaic
 
 __all__ = [
     "METHODS",
+    "OWN_LOSSES",
     "HerdingConfig",
     "Images",
     "KCentreConfig",
@@ -21,4 +32,5 @@ __all__ = [
     "find_method",
     "herd",
     "mosaic",
+    "own_loss",
 ]

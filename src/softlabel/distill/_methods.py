@@ -95,6 +95,15 @@ _TABLE = (
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
+OWN_LOSSES = {"sre2l": "kl", "rded": "kl", "datm": "soft_ce", "g-vbsm": "mse_ce"}
+"""The loss that each method's own code trains students with (GIFT's Figure 1 underlines it)."""
+
+
+def own_loss(method: str) -> str | None:
+    """The spec of the loss that a method was published with; None for coresets, which come with none."""
+    return OWN_LOSSES.get(method.partition(":")[0])
+
+
 def find_method(spec: str) -> tuple[Method, dict[str, Option]]:
     """The method of a spec, and its options.
 

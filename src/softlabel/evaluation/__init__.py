@@ -1,10 +1,13 @@
 """Protocols, students, statistics, and whole comparisons."""
 
-from softlabel.evaluation._comparison import Comparison, SetPaths, check_inputs
+from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
+from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._plan import PlanLine, plan_recipe, plan_set, plan_students, plan_teacher
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
     DataOptions,
+    GivenSet,
+    Labeler,
     Recipe,
     SetOptions,
     TeacherOptions,
@@ -14,25 +17,38 @@ from softlabel.evaluation._recipe import (
     teacher_facts,
 )
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
-from softlabel.evaluation._students import check_classes, full_data, train_student
+from softlabel.evaluation._students import Job, check_classes, full_data, train_student, train_students
 from softlabel.evaluation._study import compare
+from softlabel.evaluation._tuning import Tuning, tune
+from softlabel.evaluation._units import STACK_SIZE, Executor, LocalExecutor
 
 __all__ = [
+    "AXES",
     "CONFIDENCE",
+    "EXECUTORS",
     "PROTOCOLS",
+    "STACK_SIZE",
+    "Arm",
     "Comparison",
     "DataOptions",
+    "Executor",
+    "GivenSet",
+    "Job",
+    "Labeler",
+    "LocalExecutor",
     "PlanLine",
     "Recipe",
     "SetOptions",
     "SetPaths",
     "Summary",
     "TeacherOptions",
+    "Tuning",
     "check_classes",
     "check_inputs",
     "compare",
     "find_protocol",
     "full_data",
+    "make_executor",
     "make_set",
     "paired_difference",
     "plan_recipe",
@@ -44,5 +60,7 @@ __all__ = [
     "summarise",
     "teacher_facts",
     "train_student",
+    "train_students",
+    "tune",
     "verdict",
 ]

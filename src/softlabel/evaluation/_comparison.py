@@ -1,15 +1,23 @@
-"""What is compared: sets x losses x seeds under one protocol, cell by cell, and the checks before work."""
+"""What is compared: sets x teachers x students x optimizers x losses x seeds, and the checks before work."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, LabelSource
+from softlabel.evaluation._continual import seen_after
 from softlabel.evaluation._students import check_classes
+from softlabel.evaluation._tuning import Tuning
 from softlabel.labels import HardLabels, make_labels
 from softlabel.losses import Loss
 from softlabel.models import check_model
-from softlabel.training import Execution, Protocol, Schedule, Teacher, check_teacher
+from softlabel.training import Execution, Optimizer, Protocol, Schedule, Teacher, check_teacher
+
+AXES = ("set", "teacher", "student", "optimizer", "loss")
+
+Teachers = Mapping[str, Sequence[Teacher]]
+"""Labelling teachers by name; several under one name are an ensemble."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,45 +26,66 @@ class Comparison:
 
     Attributes:
         name, title: for people and folders.
-        protocol: shared by every arm; the losses of the arms replace its loss.
-        student: model spec.
+        protocol: shared by every arm; the losses and optimizers of the arms replace its own.
+        students: model specs.
         losses: loss specs, each an arm on every set.
+        optimizers: optimizer specs (`Optimizer.parse`); none: the protocol's.
+        teachers: names of the teachers that label; a loss that looks at no teacher has one arm for all.
         seeds: one student per arm and seed.
+        tuning: search every (optimizer, loss)'s learning rate on the selection split, as further arms.
+        steps: class-incremental steps with the set as memory; 0 for all classes at once.
         full_epochs: epochs of the full-data baseline with hard labels; 0 leaves it out.
         full_seeds: seeds of that baseline.
+        plots: what the report draws, as plain data (`softlabel.report`).
     """
 
     name: str
     title: str
     protocol: Protocol
-    student: str
+    students: tuple[str, ...]
     losses: tuple[str, ...]
+    optimizers: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ("teacher",)
     seeds: tuple[int, ...] = (0, 1, 2)
+    tuning: Tuning | None = None
+    steps: int = 0
     full_epochs: int = 0
     full_seeds: tuple[int, ...] = (0,)
+    plots: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        check_model(self.student)
-        for loss in self.losses:
-            Loss.parse(loss)
-        if not self.losses or not self.seeds:
-            raise ConfigError("A comparison needs at least one loss and one seed.")
-        if len(set(self.seeds)) < len(self.seeds) or len({Loss.parse(loss) for loss in self.losses}) < len(self.losses):
-            raise ConfigError(f"Seeds and losses must differ. Got seeds {self.seeds} and losses {self.losses}.")
+        for student in self.students:
+            check_model(student)
+        losses = [Loss.parse(loss) for loss in self.losses]
+        optimizers = [Optimizer.parse(spec) for spec in self.optimizers]
+        if not losses or not self.seeds or not self.students or not self.teachers:
+            raise ConfigError("A comparison needs at least one loss, one seed, one student and one teacher's name.")
+        for what, given in (("Seeds", self.seeds), ("losses", losses), ("optimizers", optimizers),
+                            ("students", self.students), ("teachers", self.teachers)):  # fmt: skip
+            if len(set(given)) < len(given):
+                shown = {"losses": self.losses, "optimizers": self.optimizers}.get(what, given)
+                raise ConfigError(f"{what} must differ. Got {', '.join(map(str, shown))}.")
         if self.soft_losses and self.protocol.labels == "hard":
             raise ConfigError(
                 f"The losses {', '.join(self.soft_losses)} need soft labels, and the protocol {self.protocol.name!r} "
                 f"has hard ones. Choose --labels online or fixed and give a --teacher, or compare under ce alone."
             )
+        if self.steps < 0:
+            raise ConfigError(f"The number of class-incremental steps must be 1 or more. Got {self.steps} instead.")
 
     @property
     def soft_losses(self) -> tuple[str, ...]:
         """The losses that look at a teacher."""
         return tuple(loss for loss in self.losses if Loss.parse(loss).needs_teacher)
 
-    def arm_protocol(self, loss: str) -> Protocol:
-        """The protocol of the arm with this loss."""
-        return self.protocol.with_loss(loss)
+    @property
+    def optimizer_specs(self) -> tuple[str, ...]:
+        """The optimizers, or the protocol's own."""
+        return self.optimizers or (self.protocol.optimizer.spec,)
+
+    def optimizer(self, spec: str) -> Optimizer:
+        """The settings behind a spec; the protocol's own keeps all of them."""
+        return Optimizer.parse(spec) if self.optimizers else self.protocol.optimizer
 
     def full_protocol(self) -> Protocol:
         """The full-data baseline's: the same with hard labels, its own epochs, and a schedule made for few epochs.
@@ -68,15 +97,32 @@ class Comparison:
         return replace(self.protocol.with_loss("ce"), epochs=self.full_epochs, extra_epoch=False, schedule=schedule)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What all students of one line of the result table share; only their seeds differ.
+
+    Attributes:
+        name: unique, for people.
+        axes: the value on each of `AXES`.
+        seen: how many classes it is trained and judged on; 0 for all.
+    """
+
+    name: str
+    set_name: str
+    protocol: Protocol
+    student: str
+    teacher: str
+    axes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seen: int = 0
+    role: str = "arm"
+
+
 @dataclass(frozen=True)
 class Cell:
     """One student to be trained: an arm and a seed."""
 
-    arm: str
-    set_name: str
-    protocol: Protocol
+    arm: Arm
     seed: int
-    role: str = "arm"
 
 
 @dataclass(frozen=True)
@@ -90,24 +136,79 @@ class SetPaths:
         return dict(self.by_seed)[seed]
 
 
-def cells(comparison: Comparison, sets: Sequence[SetPaths]) -> list[Cell]:
-    """Every cell, baselines last."""
-    plan = [
-        Cell(arm_name(paths.name, loss), paths.name, comparison.arm_protocol(loss), seed)
-        for paths in sets
-        for loss in comparison.losses
-        for seed in comparison.seeds
-    ]
+def arms(
+    comparison: Comparison,
+    set_names: Sequence[str],
+    classes: int,
+    tuned: Mapping[tuple[str, str, str, str], Optimizer] | None = None,
+) -> list[Arm]:
+    """Every arm, baselines last.
+
+    Args:
+        classes: of the data.
+        tuned: optimizers with a searched learning rate, by (set, student, optimizer, loss); each adds an arm.
+    """
+    found = []
+    for set_name in set_names:
+        for student in comparison.students:
+            for spec in comparison.optimizer_specs:
+                for loss in comparison.losses:
+                    soft = Loss.parse(loss).needs_teacher
+                    for teacher in comparison.teachers if soft else comparison.teachers[:1]:
+                        settings = [(spec, comparison.optimizer(spec))]
+                        if tuned and (set_name, student, spec, loss) in tuned:
+                            settings.append((f"{spec} (tuned)", tuned[set_name, student, spec, loss]))
+                        for label, optimizer in settings:
+                            axes = {"set": set_name, "teacher": teacher if soft else "none", "student": student,
+                                    "optimizer": label, "loss": loss}  # fmt: skip
+                            protocol = replace(comparison.protocol.with_loss(loss), optimizer=optimizer)
+                            found.append(_arm(comparison, axes, protocol, teacher))
+    if comparison.steps:
+        found = [_seen_arm(arm, seen) for arm in found for seen in seen_after(classes, comparison.steps)]
     if comparison.full_epochs:
-        protocol = comparison.full_protocol()
-        plan += [Cell("full data / ce", "full data", protocol, seed, "baseline") for seed in comparison.full_seeds]
-    return plan
+        found.append(_full_arm(comparison))
+    return found
+
+
+def _seen_arm(arm: Arm, seen: int) -> Arm:
+    return replace(arm, name=f"{arm.name} / {seen} classes", axes={**arm.axes, "line": arm.name}, seen=seen)
+
+
+def _arm(comparison: Comparison, axes: Mapping[str, str], protocol: Protocol, teacher: str) -> Arm:
+    varying = {
+        "teacher": len(comparison.teachers) > 1 and axes["teacher"] != "none",
+        "student": len(comparison.students) > 1,
+        "optimizer": len(comparison.optimizer_specs) > 1 or comparison.tuning is not None,
+    }
+    name = " / ".join(axes[axis] for axis in AXES if varying.get(axis, True))
+    return Arm(
+        name=name, set_name=axes["set"], protocol=protocol, student=axes["student"], teacher=teacher, axes=dict(axes)
+    )
+
+
+def _full_arm(comparison: Comparison) -> Arm:
+    protocol, student = comparison.full_protocol(), comparison.students[0]
+    axes = {"set": "full data", "teacher": "none", "student": student, "optimizer": protocol.optimizer.spec,
+            "loss": "ce"}  # fmt: skip
+    return Arm(
+        name="full data / ce", set_name="full data", protocol=protocol, student=student,
+        teacher=comparison.teachers[0], axes=axes, role="baseline",
+    )  # fmt: skip
+
+
+def cells(comparison: Comparison, found: Sequence[Arm]) -> list[Cell]:
+    """Every cell of the arms."""
+    return [
+        Cell(arm, seed)
+        for arm in found
+        for seed in (comparison.full_seeds if arm.role == "baseline" else comparison.seeds)
+    ]
 
 
 def check_inputs(
     comparison: Comparison,
     data: Dataset,
-    teachers: Sequence[Teacher],
+    teachers: Teachers,
     sets: Sequence[SetPaths],
     loaded: Iterable[DistilledSet] = (),
 ) -> None:
@@ -117,7 +218,8 @@ def check_inputs(
         loaded: those of the distilled sets that are there already.
 
     Raises:
-        ConfigError: two families of sets of one name, or soft losses without a teacher.
+        ConfigError: two families of sets of one name, soft losses without a teacher, more class-incremental steps
+            than classes, or a learning rate to be tuned without a selection split.
         TeacherMismatchError: a teacher, or a set, for other data.
     """
     for distilled in loaded:
@@ -125,21 +227,29 @@ def check_inputs(
     names = [paths.name for paths in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
-    if comparison.soft_losses and not teachers:
+    if comparison.soft_losses and not all(teachers.get(name) for name in comparison.teachers):
         raise ConfigError(
             f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
             f"the loss ce alone."
         )
-    for teacher in teachers if comparison.soft_losses else ():
-        check_teacher(teacher, data.info)
+    if comparison.tuning is not None and data.selection is None:
+        raise ConfigError(
+            "Learning rates are tuned on the selection split, and there is none. Set a share of the train split aside "
+            "with --selection 0.1, and train the teacher and make the sets without it."
+        )
+    if comparison.steps > data.info.classes:
+        raise ConfigError(
+            f"{comparison.steps} class-incremental steps need as many classes; {data.info.name} has "
+            f"{data.info.classes}. Ask for fewer steps."
+        )
+    for group in teachers.values() if comparison.soft_losses else ():
+        for teacher in group:
+            check_teacher(teacher, data.info)
 
 
-def arm_name(set_name: str, loss: str) -> str:
-    return f"{set_name} / {loss}"
-
-
-def cell_labels(cell: Cell, teachers: Sequence[Teacher], distilled: DistilledSet, execution: Execution) -> LabelSource:
-    """The labels of a cell: its regime, or hard ones when its loss looks at no teacher."""
-    if not cell.protocol.loss.needs_teacher:
+def arm_labels(arm: Arm, teachers: Teachers, distilled: DistilledSet, execution: Execution) -> LabelSource:
+    """The labels of an arm: its regime, or hard ones when its loss looks at no teacher."""
+    if not arm.protocol.loss.needs_teacher:
         return HardLabels()
-    return make_labels(cell.protocol.labels, teachers=teachers, distilled=distilled, execution=execution)
+    group = teachers.get(arm.teacher, ())
+    return make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, fingerprint, stream_seed
+from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
 from softlabel.distill import RdedConfig, check_work, find_method
-from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, cell_labels, cells, check_inputs
+from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Teachers, arms, cells, check_inputs
 from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
-from softlabel.evaluation._students import cell_identity, full_data
-from softlabel.labels import FixedLabels, OnlineLabels
+from softlabel.evaluation._units import Bench, Unit, prepare
+from softlabel.labels import FixedLabels, OnlineLabels, replay_bytes
 from softlabel.losses import Loss
 from softlabel.models import build_model
 from softlabel.store import Store, is_complete, load_distilled
@@ -48,11 +48,14 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
         SetPaths(o.name, tuple((seed, set_path(o, data, [teacher], seed, store, execution)) for seed in seeds))
         for o in recipe.sets
     ]
+    paths += [SetPaths(one.name, tuple((seed, one.path) for seed in seeds)) for one in recipe.given]
     lines = [line]
-    for options, family in zip(recipe.sets, paths, strict=True):
+    for options, family in zip(recipe.sets, paths, strict=False):
         lines.append(plan_set(options, family, data, teacher, execution))
     sizes = {options.name: options.ipc * data.info.classes for options in recipe.sets}
-    return lines + plan_students(recipe.comparison, data, paths, sizes, [teacher], store=store, execution=execution)
+    sizes |= {one.name: len(load_distilled(one.path)) for one in recipe.given}
+    labelers = {labeler.name: [teacher] for labeler in recipe.labelers}  # of one cost; which ones, is known later
+    return lines + plan_students(recipe.comparison, data, paths, sizes, labelers, store=store, execution=execution)
 
 
 def plan_teacher(
@@ -111,35 +114,52 @@ def plan_students(
     data: Dataset,
     paths: Sequence[SetPaths],
     sizes: dict[str, int],
-    teachers: Sequence[Teacher],
+    teachers: Teachers,
     *,
     store: Store,
     execution: Execution,
 ) -> list[PlanLine]:
-    """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets."""
+    """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets.
+
+    Rates that are to be tuned are not known before: their arms, and the search, are not in the forecast.
+    """
     check_inputs(comparison, data, teachers, paths)
     lines: dict[str, PlanLine] = {}
-    online = OnlineLabels(tuple(teachers), data.info) if teachers else None
-    stand_in = FixedLabels(torch.zeros(len(data.train), data.info.classes))
+    bench = Bench(data=data, teachers=teachers, store=store, execution=execution)
+    by_seed = {(family.name, seed): path for family in paths for seed, path in family.by_seed}
     paces: dict[str, float] = {}
-    for cell in cells(comparison, paths):
-        protocol = cell.protocol
-        count = sizes.get(cell.set_name, len(data.train))
-        pace = f"{protocol.fingerprint} {count}"
+    replays: set[str] = set()
+    for cell in cells(comparison, arms(comparison, [family.name for family in paths], data.info.classes)):
+        arm, protocol = cell.arm, cell.arm.protocol
+        count = sizes.get(arm.set_name, len(data.train))
+        if arm.seen:
+            count = round(count * arm.seen / data.info.classes)
+        pace = f"{arm.student} {protocol.fingerprint} {count}"
         if pace not in paces:
-            labels = online if protocol.labels == "online" else stand_in
-            epoch = _epoch_seconds(comparison.student, protocol, data, count, labels, execution)
-            paces[pace] = protocol.total_epochs * epoch
-        done = _is_finished(cell, comparison, data, paths, teachers, store, execution)
-        before = lines.get(cell.arm, PlanLine(f"students {cell.arm}", 0, 0, 0.0, 0))
-        lines[cell.arm] = replace(
+            labels = _stand_in(arm.protocol, teachers.get(arm.teacher, ()), data)
+            paces[pace] = protocol.total_epochs * _epoch_seconds(arm.student, protocol, data, count, labels, execution)
+        done = _is_finished(cell, bench, by_seed)
+        before = lines.get(arm.name, PlanLine(f"students {arm.name}", 0, 0, 0.0, 0))
+        disk = RECORD_BYTES + 25 * protocol.total_epochs
+        views = f"{arm.set_name} {arm.teacher} {arm.seen} {cell.seed}"
+        if not done and protocol.labels == "online" and views not in replays:
+            replays.add(views)
+            disk += replay_bytes((protocol.total_epochs * count, arm.seen or data.info.classes))
+        lines[arm.name] = replace(
             before,
             done=before.done + int(done),
             total=before.total + 1,
             seconds=before.seconds + (0.0 if done else paces[pace]),
-            disk_bytes=before.disk_bytes + (0 if done else RECORD_BYTES + 25 * protocol.total_epochs),
+            disk_bytes=before.disk_bytes + (0 if done else disk),
         )
     return list(lines.values())
+
+
+def _stand_in(protocol: Protocol, teachers: Sequence[Teacher], data: Dataset) -> LabelSource:
+    """Labels of the same cost."""
+    if protocol.labels == "online":
+        return OnlineLabels(tuple(teachers), data.info)
+    return FixedLabels(torch.zeros(len(data.train), data.info.classes))
 
 
 def _forwards(options: SetOptions, data: Dataset) -> int:
@@ -191,21 +211,8 @@ def _step_seconds(
     return second.train_seconds / second.steps
 
 
-def _is_finished(
-    cell: Cell,
-    comparison: Comparison,
-    data: Dataset,
-    paths: Sequence[SetPaths],
-    teachers: Sequence[Teacher],
-    store: Store,
-    execution: Execution,
-) -> bool:
-    distilled = full_data(data)
-    if cell.role != "baseline":
-        path = next(family for family in paths if family.name == cell.set_name).path(cell.seed)
-        if not is_complete(path):
-            return False
-        distilled = load_distilled(path)
-    labels = cell_labels(cell, teachers, distilled, execution)
-    identity = cell_identity(distilled, labels, data, cell.protocol, comparison.student, cell.seed, execution)
-    return store.read_record(fingerprint(identity)) is not None
+def _is_finished(cell: Cell, bench: Bench, paths: dict[tuple[str, int], Path]) -> bool:
+    path = paths.get((cell.arm.set_name, cell.seed))
+    if cell.arm.role != "baseline" and (path is None or not is_complete(path)):
+        return False
+    return bench.store.read_record(prepare(Unit((cell,), path), bench).keys[cell]) is not None

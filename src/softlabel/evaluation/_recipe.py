@@ -10,6 +10,7 @@ from softlabel.data import load_dataset
 from softlabel.distill import check_images, check_method, distill, find_method
 from softlabel.evaluation._comparison import Comparison, SetPaths
 from softlabel.evaluation._study import compare
+from softlabel.evaluation._units import STACK_SIZE, Executor
 from softlabel.models import check_model
 from softlabel.store import (
     Store,
@@ -55,6 +56,20 @@ class TeacherOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Labeler:
+    """A teacher, or an ensemble, that labels under a name of its own.
+
+    Attributes:
+        epoch: of the trajectory; None is the last.
+        seeds: teachers of the story's options with these seeds; several are an ensemble. None: the story's teacher.
+    """
+
+    name: str = "teacher"
+    epoch: int | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetOptions:
     """A family of distilled sets, one drawn per seed of the comparison."""
 
@@ -71,8 +86,21 @@ class SetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenSet:
+    """A distilled set that is there already: its artifact, or a folder of class folders (`load_set`)."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A complete, typed configuration of a story from real data to a report."""
+    """A complete, typed configuration of a story from real data to a report.
+
+    Attributes:
+        given: sets from disk, each the same for all seeds, beside those that are made.
+        labelers: who labels, by the names in `comparison.teachers`. Sets are always made with the story's teacher.
+    """
 
     name: str
     summary: str
@@ -80,6 +108,13 @@ class Recipe:
     teacher: TeacherOptions
     sets: tuple[SetOptions, ...]
     comparison: Comparison
+    labelers: tuple[Labeler, ...] = (Labeler(),)
+    given: tuple[GivenSet, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = set(self.comparison.teachers) - {labeler.name for labeler in self.labelers}
+        if missing:
+            raise ConfigError(f"The recipe {self.name!r} has no labeler named {', '.join(sorted(missing))}.")
 
     def with_seeds(self, first: int | None, count: int | None) -> "Recipe":
         """The same story with `count` seeds from `first` on."""
@@ -98,9 +133,22 @@ class Recipe:
 
 
 def run_recipe(
-    recipe: Recipe, *, store: Store, execution: Execution, command: str, progress: Progress | None = None
+    recipe: Recipe,
+    *,
+    store: Store,
+    execution: Execution,
+    command: str,
+    executor: Executor | None = None,
+    stack: str = "auto",
+    stack_size: int = STACK_SIZE,
+    retry: bool = False,
+    tolerant: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Tell the whole story; finished parts are found in the store, interrupted ones continued.
+
+    Args:
+        executor, stack, stack_size, retry, tolerant: as `compare`'s.
 
     Returns:
         the folder of the study artifact.
@@ -109,16 +157,24 @@ def run_recipe(
     data = recipe.data.load(progress)
     for options in recipe.sets:
         check_images(options.method, data, ipc=options.ipc)
-    teacher_path = train_teacher(
-        data,
-        arch=recipe.teacher.arch,
-        store=store,
-        execution=execution,
-        seed=recipe.teacher.seed,
-        protocol=recipe.teacher.protocol,
-        progress=progress,
-    )
-    teacher = load_teacher(teacher_path)
+
+    def taught(seed: int) -> Path:
+        return train_teacher(
+            data,
+            arch=recipe.teacher.arch,
+            store=store,
+            execution=execution,
+            seed=seed,
+            protocol=recipe.teacher.protocol,
+            progress=progress,
+        )
+
+    path = taught(recipe.teacher.seed)
+    teacher = load_teacher(path)
+    labelers = {
+        labeler.name: [load_teacher(taught(seed), labeler.epoch) for seed in labeler.seeds or (recipe.teacher.seed,)]
+        for labeler in recipe.labelers
+    }
     sets = [
         SetPaths(
             options.name,
@@ -129,15 +185,21 @@ def run_recipe(
         )
         for options in recipe.sets
     ]
+    sets += [SetPaths(one.name, tuple((seed, one.path) for seed in recipe.comparison.seeds)) for one in recipe.given]
     return compare(
         recipe.comparison,
         data,
-        [teacher],
+        labelers,
         sets,
         store=store,
         execution=execution,
         command=command,
-        teacher_facts=teacher_facts([teacher_path], [teacher], store),
+        teacher_facts=teacher_facts([path], [teacher], store),
+        executor=executor,
+        stack=stack,
+        stack_size=stack_size,
+        retry=retry,
+        tolerant=tolerant,
         progress=progress,
     )
 

@@ -1,7 +1,10 @@
-"""One cell: one student, trained and tested, as a run record."""
+"""Students trained and tested, as run records: one alone, or several that share their views."""
 
 import time
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 from softlabel._version import __version__
@@ -10,18 +13,47 @@ from softlabel.core import (
     DistilledSet,
     LabelSource,
     Progress,
+    SoftlabelError,
+    SoftlabelWarning,
     Split,
     TeacherMismatchError,
     fingerprint,
     plain,
     stream_seed,
 )
-from softlabel.labels import HardLabels
+from softlabel.labels import HardLabels, replayed
 from softlabel.models import build_model
 from softlabel.store import FileCheckpoint, Store
-from softlabel.training import Execution, History, Protocol, environment, fit, peak_memory, resolve_execution
+from softlabel.training import (
+    Execution,
+    History,
+    Protocol,
+    Trainee,
+    environment,
+    fit_stack,
+    is_out_of_memory,
+    peak_memory,
+    resolve_execution,
+)
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One student of those that share a set, a seed and the views.
+
+    Attributes:
+        arm: a name for people, kept in the record.
+        student: model spec.
+        labels: where soft labels come from; left out when the loss looks at no teacher. Jobs that share one source
+            share its logits.
+    """
+
+    protocol: Protocol
+    student: str
+    labels: LabelSource
+    arm: str = ""
 
 
 def train_student(
@@ -57,54 +89,188 @@ def train_student(
         TeacherMismatchError: the set stands for other classes than the data has.
         NonFiniteLossError: training blew up.
     """
+    job = Job(protocol=protocol, student=student, labels=labels, arm=arm)
+    [result] = train_students(
+        distilled, [job], data=data, seed=seed, execution=execution, store=store, progress=progress
+    )
+    if isinstance(result, SoftlabelError):
+        raise result
+    return result
+
+
+def train_students(
+    distilled: DistilledSet,
+    jobs: Sequence[Job],
+    *,
+    data: Dataset,
+    seed: int = 0,
+    execution: Execution | None = None,
+    store: Store | None = None,
+    stack: str = "auto",
+    progress: Progress | None = None,
+) -> list[Record | SoftlabelError]:
+    """Train students that share a set, a seed and the views as one stack (`softlabel.training.fit_stack`).
+
+    The teacher's logits for the views are computed once; with a store they are kept there and replayed by every later
+    student on the same views (`softlabel.labels.replayed`). When the stack does not fit into memory it is halved, and
+    a warning says so.
+
+    Returns:
+        per job its record, as `train_student`'s, or the error that ended its training; the others go on.
+
+    Raises:
+        ConfigError: jobs whose protocols do not share views, or a loss that needs soft labels without them.
+        TeacherMismatchError: the set stands for other classes than the data has.
+    """
     execution = execution or resolve_execution()
     check_classes(distilled, data)
-    if not protocol.loss.needs_teacher:
-        labels = HardLabels()
-    protocol = replace(protocol, labels=labels.regime)
-    identity = cell_identity(distilled, labels, data, protocol, student, seed, execution)
-    key = fingerprint(identity)
-    facts = {
-        "arm": {"name": arm, "method": distilled.method, "ipc": distilled.ipc, "loss": protocol.loss.spec,
-                "labels": labels.regime},
-        "bytes": {"images": distilled.image_bytes, "labels": labels.label_bytes, "labeler": labels.labeler_bytes},
-        "protocol": {"name": protocol.name, "fingerprint": protocol.fingerprint, "settings": plain(protocol)},
-    }  # fmt: skip
-    if store is not None and (found := store.read_record(key)) is not None:
+    cells = [_Cell(job, distilled, data, seed, execution) for job in jobs]
+    results: list[Record | SoftlabelError | None] = [cell.found(store) for cell in cells]
+    left = [position for position, result in enumerate(results) if result is None]
+    with ExitStack() as context:
+        sources: dict[int, LabelSource] = {}
+        for cell in (cells[position] for position in left):
+            if cell.labels.regime == "online" and id(cell.labels) not in sources:
+                sources[id(cell.labels)] = context.enter_context(_replayed(cell, distilled, seed, execution, store))
+        at_once = len(left)
+        while left:
+            now, rest = left[:at_once], left[at_once:]
+            chosen = [cells[position] for position in now]
+            try:
+                trained = _train(chosen, sources, distilled, data, seed, execution, store, stack, progress)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or at_once == 1:
+                    raise
+                at_once = -(-len(now) // 2)
+                warnings.warn(
+                    f"A stack of {len(now)} students does not fit into memory; going on with {at_once} at a time.",
+                    SoftlabelWarning,
+                    stacklevel=2,
+                )
+                continue
+            for position, result in zip(now, trained, strict=True):
+                results[position] = result
+            left = rest
+    return [result for result in results if result is not None]
+
+
+class _Cell:
+    """A job with its identity."""
+
+    def __init__(self, job: Job, distilled: DistilledSet, data: Dataset, seed: int, execution: Execution) -> None:
+        self.labels = job.labels if job.protocol.loss.needs_teacher else HardLabels()
+        self.protocol = replace(job.protocol, labels=self.labels.regime)
+        self.student, self.arm = job.student, job.arm
+        self.identity = cell_identity(distilled, self.labels, data, self.protocol, job.student, seed, execution)
+        self.key = fingerprint(self.identity)
+        self.facts = {
+            "arm": {"name": job.arm, "method": distilled.method, "ipc": distilled.ipc,
+                    "loss": self.protocol.loss.spec, "labels": self.labels.regime},
+            "bytes": {"images": distilled.image_bytes, "labels": self.labels.label_bytes,
+                      "labeler": self.labels.labeler_bytes},
+            "protocol": {"name": self.protocol.name, "fingerprint": self.protocol.fingerprint,
+                         "settings": plain(self.protocol)},
+        }  # fmt: skip
+
+    def found(self, store: Store | None) -> Record | None:
         # The training is the same; what it is called, and how its images are stored, can differ.
-        return {**found, **facts}
-    checkpoint = FileCheckpoint(store.student(key)) if store is not None else None
-    model = build_model(
-        student,
-        image_shape=data.info.image_shape,
-        classes=data.info.classes,
-        seed=stream_seed(seed, "student", "init"),
-    )
-    history = fit(
-        model,
+        record = store.read_record(self.key) if store is not None else None
+        return None if record is None else {**record, **self.facts}
+
+
+def _replayed(cell: _Cell, distilled: DistilledSet, seed: int, execution: Execution, store: Store | None) -> Any:
+    protocol, info = cell.protocol, distilled.info
+    views = {
+        "distilled": distilled.digest,
+        "policy": repr(protocol.policy(distilled.factor)),
+        "batch": protocol.batch_size(len(distilled), info.classes),
+        "seed": seed,
+        "labels": cell.labels.fingerprint,
+        "execution": plain(execution),
+        "softlabel": __version__,
+    }
+    shape = (protocol.total_epochs * len(distilled), info.classes)
+    return replayed(cell.labels, shape=shape, views=views, store=store)
+
+
+def _train(
+    cells: Sequence[_Cell],
+    sources: dict[int, LabelSource],
+    distilled: DistilledSet,
+    data: Dataset,
+    seed: int,
+    execution: Execution,
+    store: Store | None,
+    stack: str,
+    progress: Progress | None,
+) -> list[Record | SoftlabelError]:
+    results: list[Record | SoftlabelError | None] = [None] * len(cells)
+    trainees: dict[int, Trainee] = {}
+    for position, cell in enumerate(cells):
+        try:
+            model = build_model(
+                cell.student,
+                image_shape=data.info.image_shape,
+                classes=data.info.classes,
+                seed=stream_seed(seed, "student", "init"),
+            )
+        except SoftlabelError as error:  # an image too small for this model is no reason to stop the others
+            results[position] = error
+            continue
+        trainees[position] = Trainee(
+            model=model,
+            protocol=cell.protocol,
+            labels=sources.get(id(cell.labels), cell.labels),
+            checkpoint=FileCheckpoint(store.student(cell.key)) if store is not None else None,
+        )
+    histories = _fit(cells, trainees, distilled, data, seed, execution, stack, progress) if trainees else []
+    for position, history in zip(trainees, histories, strict=True):
+        cell = cells[position]
+        if isinstance(history, SoftlabelError):
+            results[position] = history
+            continue
+        outcome = _outcome(history, execution, len(cells))
+        record = {"key": cell.key, **cell.facts, "seed": seed, "identity": cell.identity, **outcome}
+        if store is not None:
+            store.write_record(cell.key, record)
+            FileCheckpoint(store.student(cell.key)).clear()
+        results[position] = record
+    return [result for result in results if result is not None]
+
+
+def _fit(
+    cells: Sequence[_Cell],
+    trainees: dict[int, Trainee],
+    distilled: DistilledSet,
+    data: Dataset,
+    seed: int,
+    execution: Execution,
+    stack: str,
+    progress: Progress | None,
+) -> Sequence[History | SoftlabelError]:
+    return fit_stack(
+        list(trainees.values()),
         Split(distilled.images, distilled.targets),
-        protocol=protocol,
         info=distilled.info,
         seed=stream_seed(seed, "student"),
         execution=execution,
-        labels=labels,
         factor=distilled.factor,
         test=data.test,
-        checkpoint=checkpoint,
+        stack=stack,
         progress=progress,
-        what=f"{arm or protocol.loss.spec}, seed {seed}",
+        what=f"{_what([cells[position] for position in trainees])}, seed {seed}",
     )
-    record = {"key": key, **facts, "seed": seed, "identity": identity, **_outcome(history, execution)}
-    if store is not None and checkpoint is not None:
-        store.write_record(key, record)
-        checkpoint.clear()
-    return record
 
 
-def _outcome(history: History, execution: Execution) -> Record:
+def _what(cells: Sequence[_Cell]) -> str:
+    names = [cell.arm or cell.protocol.loss.spec for cell in cells]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _outcome(history: History, execution: Execution, together: int) -> Record:
     """What a training told; everything that two equal runs may differ in stands under `timing`."""
     return {
-        "accuracy": {"final": history.final, "best_test": history.best_test},
+        "accuracy": {"final": history.final, "best_test": history.best_test, "per_class": history.per_class},
         "curve": history.curve,
         "train_loss": history.train_loss,
         "steps": history.steps,
@@ -113,6 +279,7 @@ def _outcome(history: History, execution: Execution) -> Record:
         "timing": {
             "train_seconds": history.train_seconds,
             "test_seconds": history.test_seconds,
+            "trained_together": together,
             "peak_memory_bytes": peak_memory(execution),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },

@@ -2,100 +2,123 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from softlabel.core import Dataset, DistilledSet, Progress, Silent, count_of, fingerprint, plain
-from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, arm_name, cell_labels, cells, check_inputs
-from softlabel.evaluation._statistics import paired_difference, summarise, verdict
-from softlabel.evaluation._students import Record, full_data, train_student
+from softlabel.core import (
+    Dataset,
+    DistilledSet,
+    NonFiniteLossError,
+    Progress,
+    Silent,
+    TrainingFailedError,
+    count_of,
+    fingerprint,
+    plain,
+)
+from softlabel.distill import own_loss
+from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetPaths, Teachers, arms, cells, check_inputs
+from softlabel.evaluation._continual import class_order, continual_facts, seen_after
+from softlabel.evaluation._pairs import compare_arms
+from softlabel.evaluation._rates import tune_rates
+from softlabel.evaluation._statistics import summarise
+from softlabel.evaluation._students import Record
+from softlabel.evaluation._units import STACK_SIZE, Bench, Executor, Failure, LocalExecutor, Outcome, make_units
 from softlabel.losses import Loss, refine
 from softlabel.store import Store, is_complete, load_distilled, new_artifact
-from softlabel.training import (
-    Execution,
-    Normaliser,
-    Protocol,
-    Teacher,
-    environment,
-    mean_logits,
-    warn_if_weaker,
-)
+from softlabel.training import Execution, Normaliser, Protocol, Teacher, environment, mean_logits, warn_if_weaker
 
 LABELS_SHOWN_PER_SET = 4
 TOP = 5
-MOST_IN_PAIRS = 3  # beyond, not every pair is compared: the table would hide its own point
+LARGE = 12  # arms; a study with more is shown as a grid
 
 
 def compare(
     comparison: Comparison,
     data: Dataset,
-    teachers: Sequence[Teacher],
+    teachers: Teachers,
     sets: Sequence[SetPaths],
     *,
     store: Store,
     execution: Execution,
     command: str,
     teacher_facts: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
+    stack: str = "auto",
+    stack_size: int = STACK_SIZE,
+    retry: bool = False,
+    tolerant: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Train every cell that is not finished yet, and keep the study: statistics, verdicts, labels to show.
 
     Args:
-        teachers: label online and fixed arms, by their mean logits.
+        teachers: label online and fixed arms; those under one name by their mean logits.
         sets: the distilled sets, by name.
         command: what a person types to get this study again.
         teacher_facts: JSON-ready facts about the teacher for the report.
+        executor: who trains; this process by default.
+        stack, stack_size: how students on the same views are run, and how many at most together.
+        retry: train cells again that failed before.
+        tolerant: report failed cells in the study; otherwise the first is raised once all others are done.
 
     Returns:
         the folder of the study artifact.
 
     Raises:
-        ConfigError: two families of sets of one name, or soft losses without a teacher.
+        ConfigError: see `check_inputs`.
         TeacherMismatchError: a teacher, or a set, for other data.
+        TrainingFailedError: a cell failed, unless `tolerant`.
     """
     progress = progress or Silent()
+    executor = executor or LocalExecutor()
     loaded = {path: load_distilled(path) for paths in sets for _, path in paths.by_seed}
     check_inputs(comparison, data, teachers, sets, loaded.values())
-    for teacher in teachers:
+    for teacher in (teacher for name in comparison.teachers for teacher in teachers.get(name, ())):
         warn_if_weaker(teacher.to(execution.torch_device), data, execution)
-    plan = cells(comparison, sets)
+    bench = Bench(data=data, teachers=teachers, store=store, execution=execution, stack=stack, retry=retry)
+    paths = {(family.name, seed): path for family in sets for seed, path in family.by_seed}
+    tuned = tune_rates(comparison, bench, sets, progress) if comparison.tuning is not None else {}
+    plan = cells(comparison, arms(comparison, [family.name for family in sets], data.info.classes, tuned))
     progress.start(f"{comparison.name}: students", len(plan))
-    records: dict[str, list[Record]] = {}
-    for cell in plan:
-        distilled = full_data(data) if cell.role == "baseline" else _set_of(cell, sets, loaded)
-        record = train_student(
-            distilled,
-            cell_labels(cell, teachers, distilled, execution),
-            data=data,
-            protocol=cell.protocol,
-            student=comparison.student,
-            seed=cell.seed,
-            execution=execution,
-            store=store,
-            arm=cell.arm,
-            progress=progress,
-        )
-        records.setdefault(cell.arm, []).append(record)
-        progress.advance(note=f"{cell.arm}: {100 * record['accuracy']['final']:.1f} %")
+    outcomes: dict[Cell, Record | Failure] = {}
+    for done in executor.run(make_units(plan, paths, stack_size), bench, progress):
+        outcomes |= done
+        progress.advance(len(done), note=_note(done))
     progress.finish()
+    records = {cell: result for cell, result in outcomes.items() if not isinstance(result, Failure)}
+    failed = {cell: result for cell, result in outcomes.items() if isinstance(result, Failure)}
+    if failed and not tolerant:
+        cell, failure = next(iter(failed.items()))
+        kind = NonFiniteLossError if failure.kind == "NonFiniteLossError" else TrainingFailedError
+        raise kind(
+            f"{count_of(len(failed), 'student')} of {len(plan)} failed; the others are finished and kept. The first, "
+            f"{cell.arm.name}, seed {cell.seed}: {failure.error}"
+        )
+    found = list(dict.fromkeys(cell.arm for cell in plan))
+    groups = {arm: [records[cell] for cell in plan if cell.arm == arm and cell in records] for arm in found}
     meta = {
         "name": comparison.name,
         "title": comparison.title,
+        "kind": "grid" if len(found) > LARGE else "comparison",
         "command": command,
         "dataset": plain(data.info),
         "protocol": _protocol_facts(comparison.protocol),
-        "student": comparison.student,
+        "student": ", ".join(comparison.students),
         "teacher": dict(teacher_facts) if teacher_facts else None,
-        "sets": [_set_facts(paths, loaded, store) for paths in sets],
-        "arms": [_arm(name, group, plan) for name, group in records.items()],
-        "comparisons": _comparisons(comparison, sets, loaded, records, resolution=1 / len(data.test)),
+        "sets": [_set_facts(family, loaded, store) for family in sets],
+        "arms": [_arm(arm, groups[arm], failed, loaded, paths) for arm in found],
+        "comparisons": compare_arms(comparison, groups, _sizes(sets, loaded), resolution=1 / len(data.test)),
+        "plots": [plain(plot) for plot in comparison.plots],
         "labels_shown": _labels_shown(comparison, sets, loaded, teachers, execution),
         "notes": _notes(comparison, data),
         "environment": environment(execution),
     }
+    if comparison.steps:
+        meta["continual"] = _continual(comparison, data, groups)
     path = store.study(comparison.name, fingerprint({key: value for key, value in meta.items() if key != "command"}))
     if not is_complete(path):
         with new_artifact(path, "study", meta):
@@ -103,9 +126,33 @@ def compare(
     return path
 
 
-def _set_of(cell: Cell, sets: Sequence[SetPaths], loaded: Mapping[Path, DistilledSet]) -> DistilledSet:
-    paths = next(paths for paths in sets if paths.name == cell.set_name)
-    return loaded[paths.path(cell.seed)]
+def _note(done: Sequence[Outcome]) -> str:
+    cell, result = done[-1]
+    if isinstance(result, Failure):
+        return f"{cell.arm.name}: failed ({result.kind})"
+    return f"{cell.arm.name}: {100 * result['accuracy']['final']:.1f} %"
+
+
+def _sizes(sets: Sequence[SetPaths], loaded: Mapping[Path, DistilledSet]) -> dict[str, int]:
+    return {family.name: len(loaded[family.by_seed[0][1]]) for family in sets}
+
+
+def _continual(comparison: Comparison, data: Dataset, groups: Mapping[Arm, Sequence[Record]]) -> dict[str, Any]:
+    bounds = [0, *seen_after(data.info.classes, comparison.steps)]
+    order = class_order(data.info.classes, comparison.seeds[0])
+    names = [[data.info.class_names[index] for index in order[start:stop]] for start, stop in pairwise(bounds)]
+    lines: dict[str, list[Arm]] = {}
+    for arm in groups:
+        if arm.seen:
+            lines.setdefault(arm.axes["line"], []).append(arm)
+    whole = {name: steps for name, steps in lines.items() if all(len(groups[arm]) == len(comparison.seeds)
+             for arm in steps)}  # fmt: skip
+    curves = {name: list(zip(*(groups[arm] for arm in steps), strict=True)) for name, steps in whole.items()}
+    facts = continual_facts(names, curves)
+    for told in facts["arms"]:
+        first = lines[told["name"]][0]
+        told |= {"set": first.axes["set"], "loss": first.axes["loss"]}
+    return facts
 
 
 def _protocol_facts(protocol: Protocol) -> dict[str, Any]:
@@ -137,97 +184,66 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _arm(name: str, group: Sequence[Record], plan: Sequence[Cell]) -> dict[str, Any]:
-    cell = next(cell for cell in plan if cell.arm == name)
+def _arm(
+    arm: Arm,
+    group: Sequence[Record],
+    failed: Mapping[Cell, Failure],
+    loaded: Mapping[Path, DistilledSet],
+    paths: Mapping[tuple[str, int], Path],
+) -> dict[str, Any]:
+    protocol = arm.protocol
     note = ""
-    if cell.role == "baseline":
+    if arm.role == "baseline":
         note = (
-            f"{count_of(cell.protocol.epochs, 'epoch')} of the whole train split, hard labels, the rate rising and "
+            f"{count_of(protocol.epochs, 'epoch')} of the whole train split, hard labels, the rate rising and "
             f"falling linearly; image bytes are raw pixels"
         )
-    return {
-        "name": name,
-        "set": cell.set_name,
-        "loss": cell.protocol.loss.spec,
-        "labels": cell.protocol.labels,
-        "role": cell.role,
-        "epochs": cell.protocol.total_epochs,
-        "protocol": cell.protocol.fingerprint,
+    elif arm.axes["optimizer"].endswith("(tuned)"):
+        note = f"learning rate {protocol.optimizer.lr:g}, chosen on the selection split"
+    kinds = ("images", "labels", "labeler")
+    size = {kind: round(sum(record["bytes"][kind] for record in group) / len(group)) if group else 0 for kind in kinds}
+    method = next((loaded[path].method for (name, _), path in paths.items() if name == arm.set_name), "")
+    told = {
+        "name": arm.name,
+        "set": arm.set_name,
+        "loss": protocol.loss.spec,
+        "labels": protocol.labels,
+        "role": arm.role,
+        "epochs": protocol.total_epochs,
+        "protocol": protocol.fingerprint,
         "seeds": [record["seed"] for record in group],
         "final": _accuracy([record["accuracy"]["final"] for record in group]),
         "best_test": _accuracy([record["accuracy"]["best_test"] for record in group]),
-        "bytes": {
-            kind: round(sum(record["bytes"][kind] for record in group) / len(group)) for kind in group[0]["bytes"]
-        },
+        "bytes": size,
         "records": [record["key"] for record in group],
         "note": note,
+        "axes": {axis: arm.axes[axis] for axis in AXES},
+        "own_loss": arm.role == "arm" and own_loss(method) == protocol.loss.spec,
     }
+    mine = [{"seed": cell.seed, "error": failure.error} for cell, failure in failed.items() if cell.arm == arm]
+    return {**told, "failed": mine} if mine else told
 
 
-def _accuracy(values: Sequence[float]) -> dict[str, Any]:
-    """A summary of accuracies; the interval ends where accuracies do."""
+def _accuracy(values: Sequence[float]) -> dict[str, Any] | None:
+    """A summary of accuracies; the interval ends where accuracies do. None where all seeds failed."""
+    if not values:
+        return None
     summary = summarise(values)
     low = None if summary.low is None else max(summary.low, 0.0)
     high = None if summary.high is None else min(summary.high, 1.0)
     return vars(replace(summary, low=low, high=high))
 
 
-def _comparisons(
-    comparison: Comparison,
-    sets: Sequence[SetPaths],
-    loaded: Mapping[Path, DistilledSet],
-    records: Mapping[str, Sequence[Record]],
-    *,
-    resolution: float,
-) -> list[dict[str, Any]]:
-    """Losses against each other on one set, and sets of one size under one loss; the later against the earlier."""
-    size = {paths.name: len(loaded[paths.by_seed[0][1]]) for paths in sets}
-    names, losses = [paths.name for paths in sets], comparison.losses
-    main_loss = next((loss for loss in losses if Loss.parse(loss).name == "gift"), losses[-1])
-    main_set = next((name for name in names if not name.startswith("random")), names[-1])
-    pairs = [
-        (arm_name(name, later), arm_name(name, earlier))
-        for name in names
-        for earlier, later in _loss_pairs(losses, main_loss)
-    ]
-    pairs += [
-        (arm_name(later, loss), arm_name(earlier, loss))
-        for loss in losses
-        for earlier, later in combinations(names, 2)
-        if size[earlier] == size[later] and (len(names) <= MOST_IN_PAIRS or earlier == names[0])
-    ]
-    # The main question first: what the main loss gains over the first, on the first set that is not a baseline.
-    main = (arm_name(main_set, main_loss), arm_name(main_set, losses[0]))
-    pairs.sort(key=lambda pair: pair != main)
-    return [_paired(arm, against, records, resolution) for arm, against in pairs]
-
-
-def _loss_pairs(losses: Sequence[str], main: str) -> list[tuple[str, str]]:
-    """Up to three losses: all pairs. More: each against the first, and the main one against each."""
-    if len(losses) <= MOST_IN_PAIRS:
-        return list(combinations(losses, 2))
-    against_first = [(losses[0], loss) for loss in losses[1:]]
-    return against_first + [(loss, main) for loss in losses[1:] if loss != main]
-
-
-def _paired(arm: str, against: str, records: Mapping[str, Sequence[Record]], resolution: float) -> dict[str, Any]:
-    difference = paired_difference(
-        [record["accuracy"]["final"] for record in records[arm]],
-        [record["accuracy"]["final"] for record in records[against]],
-        resolution=resolution,
-    )
-    return {"arm": arm, "against": against, "difference": vars(difference), "verdict": verdict(difference)}
-
-
 def _labels_shown(
     comparison: Comparison,
     sets: Sequence[SetPaths],
     loaded: Mapping[Path, DistilledSet],
-    teachers: Sequence[Teacher],
+    teachers: Teachers,
     execution: Execution,
 ) -> list[dict[str, Any]]:
     """Top-5 soft labels of one image of some classes, before and after GIFT's refinement."""
-    if not teachers:
+    group = teachers.get(comparison.teachers[-1], ())
+    if not group:
         return []
     mix = next((loss for loss in map(Loss.parse, comparison.losses) if loss.name == "gift"), Loss("gift"))
     shown = []
@@ -237,7 +253,7 @@ def _labels_shown(
         for target in range(0, distilled.info.classes, step)[:LABELS_SHOWN_PER_SET]:
             positions = (distilled.targets == target).nonzero().flatten()
             if len(positions):
-                bars = _bars(distilled, int(positions[0]), target, teachers, mix, execution)
+                bars = _bars(distilled, int(positions[0]), target, group, mix, execution)
                 shown.append({"set": paths.name, "image": int(positions[0]), "target": target, "bars": bars})
     return shown
 

@@ -1,6 +1,7 @@
 """Where soft labels come from, and what they cost to keep."""
 
 from softlabel.labels._files import load_labels, save_labels
+from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
 from softlabel.labels._sources import (
     FixedLabels,
     HardLabels,
@@ -11,12 +12,16 @@ from softlabel.labels._sources import (
 )
 
 __all__ = [
+    "REPLAY_BYTES",
     "FixedLabels",
     "HardLabels",
     "OnlineLabels",
+    "ReplayedLabels",
     "fixed_labels",
     "load_labels",
     "make_labels",
     "online_labels",
+    "replay_bytes",
+    "replayed",
     "save_labels",
 ]

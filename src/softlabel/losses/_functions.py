@@ -106,6 +106,24 @@ def gift(*, student: Tensor, teacher: Tensor, target: Tensor, gamma: float = COD
     return 1 - F.cosine_similarity(student, refined, dim=-1, eps=_EPS)
 
 
+def gift_softmax(
+    *,
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    gamma: float = CODE_GAMMA,
+    alpha: float = 0.1,
+    temperature: float = 1.0,
+) -> Tensor:
+    """GIFT with the teacher's *probabilities* at a temperature where `gift` has its logits: another method.
+
+    GIFT's text calls what it refines "the soft label", its released code takes logits. This is the other reading, to be
+    measured beside it; the student's output stays logits.
+    """
+    probabilities = F.softmax(teacher.detach() / temperature, dim=-1)
+    return gift(student=student, teacher=probabilities, target=target, gamma=gamma, alpha=alpha)
+
+
 def gift_additive(
     *, student: Tensor, teacher: Tensor, target: Tensor, weight: float = 0.1, alpha: float = 0.1
 ) -> Tensor:

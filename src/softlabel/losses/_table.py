@@ -39,6 +39,7 @@ LOSSES: dict[str, LossEntry] = {
     "soft_ce_ce": LossEntry(functions.soft_ce_ce, True, "soft cross-entropy + 0.1 cross-entropy"),
     "cosine": LossEntry(functions.cosine, True, "1 - cosine of logits"),
     "gift": LossEntry(functions.gift, True, "1 - cosine to the refined label (GIFT, convex form)"),
+    "gift_softmax": LossEntry(functions.gift_softmax, True, "GIFT over the teacher's probabilities (another method)"),
     "gift_additive": LossEntry(functions.gift_additive, True, "GIFT as its released code writes it"),
 }
 

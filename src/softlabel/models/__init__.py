@@ -1,7 +1,25 @@
-"""ConvNet-D and ResNets, built from a spec. Knows nothing of data sets."""
+"""Models built from a spec: ConvNet-D, ResNets, MLP, Vision Transformer, and those of other packages.
 
-from softlabel.models._build import MODELS, Classifier, as_classifier, build_model, check_model
+Knows nothing of data sets.
+"""
+
+from softlabel.models._bridge import Bridged
+from softlabel.models._build import MODELS, Classifier, as_classifier, build_model, check_model, model_facts
 from softlabel.models._convnet import ConvNet
+from softlabel.models._mlp import Mlp
 from softlabel.models._resnet import ResNet
+from softlabel.models._vit import Vit
 
-__all__ = ["MODELS", "Classifier", "ConvNet", "ResNet", "as_classifier", "build_model", "check_model"]
+__all__ = [
+    "MODELS",
+    "Bridged",
+    "Classifier",
+    "ConvNet",
+    "Mlp",
+    "ResNet",
+    "Vit",
+    "as_classifier",
+    "build_model",
+    "check_model",
+    "model_facts",
+]

@@ -9,14 +9,19 @@ from dataclasses import replace
 
 from softlabel.core import UnknownNameError
 from softlabel.evaluation import Comparison, DataOptions, Recipe, SetOptions, TeacherOptions, find_protocol
+from softlabel.recipes._studies import STUDIES, Changes, change, find_study
 from softlabel.training import TEACHER_PROTOCOL
 
 __all__ = [
     "RECIPES",
+    "STUDIES",
+    "Changes",
+    "change",
     "cifar10_rded_ipc10",
     "digits_quick",
     "fashion_mnist_rded_ipc10",
     "find_recipe",
+    "find_study",
     "tiny_imagenet_rded_ipc10",
 ]
 
@@ -36,7 +41,7 @@ def cifar10_rded_ipc10() -> Recipe:
             name="cifar10-rded-ipc10",
             title="CIFAR-10 in 100 images: what the labels do",
             protocol=find_protocol("gift", epochs=300),
-            student="convnet-3",
+            students=("convnet-3",),
             losses=("ce", "kl", "gift"),
             full_epochs=3,
         ),
@@ -59,7 +64,7 @@ def fashion_mnist_rded_ipc10() -> Recipe:
             name="fashion-mnist-rded-ipc10",
             title="Fashion-MNIST in 100 images: what the labels do",
             protocol=find_protocol("gift", epochs=150),
-            student="convnet-3:width=64",
+            students=("convnet-3:width=64",),
             full_epochs=1,
         ),
     )
@@ -91,7 +96,7 @@ def digits_quick() -> Recipe:
                 epochs=200,
                 views="shift",
             ),
-            student="convnet-2:width=32",
+            students=("convnet-2:width=32",),
             full_epochs=30,
         ),
     )
@@ -110,7 +115,7 @@ def tiny_imagenet_rded_ipc10() -> Recipe:
             base.comparison,
             name="tiny-imagenet-rded-ipc10",
             title="Tiny-ImageNet in 2000 images: what the labels do",
-            student="convnet-4",
+            students=("convnet-4",),
         ),
     )
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from softlabel.core import DatasetInfo, StoreError
+from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
 T = TypeVar("T")
 
 FULL_DATA_NAMES = {"full", "full-data", "full data"}
+MANY_ARMS = 12
+"""Beyond, a grid's page folds the plots that have a row or a line per arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,23 @@ class ArmBytes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A seed that gave no accuracy, and why."""
+
+    seed: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One cell of the study: a set, its labels and a loss, trained with several seeds. Accuracies in 0..1."""
+    """One cell of the study: a set, its labels and a loss, trained with several seeds. Accuracies in 0..1.
+
+    Attributes:
+        final: None when every seed failed.
+        axes: where the arm stands in a grid; empty in a study that is none.
+        own_loss: the loss is the one that the set's method was published with.
+        failed: seeds that are not in `seeds`.
+    """
 
     name: str
     set: str | None
@@ -47,11 +65,14 @@ class Arm:
     role: str
     epochs: int
     seeds: tuple[int, ...]
-    final: Score
+    final: Score | None
     best_test: Score | None
     bytes: ArmBytes
     records: tuple[str, ...]
     note: str = ""
+    axes: Mapping[str, str] = field(default_factory=dict)
+    own_loss: bool = False
+    failed: tuple[Failure, ...] = ()
 
     @property
     def is_baseline(self) -> bool:
@@ -60,11 +81,11 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Paired difference of final accuracies, `arm` minus `against`."""
+    """Paired difference of final accuracies, `arm` minus `against`; None when one of them failed."""
 
     arm: str
     against: str
-    difference: Score
+    difference: Score | None
     verdict: str
 
 
@@ -111,6 +132,37 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContinualArm:
+    """One arm of a continual part; a score is None where it failed.
+
+    Attributes:
+        steps: accuracy on all classes seen so far, after each step.
+        average: of the steps.
+        forgetting: accuracy lost on the classes of earlier steps, as a fraction.
+    """
+
+    name: str
+    set: str
+    loss: str
+    steps: tuple[Score | None, ...]
+    average: Score | None
+    forgetting: Score | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continual:
+    """Classes that arrive step by step, and what each arm knew after every step."""
+
+    classes: tuple[tuple[str, ...], ...]
+    arms: tuple[ContinualArm, ...]
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Number of classes seen after each step."""
+        return tuple(sum(len(step) for step in self.classes[: position + 1]) for position in range(len(self.classes)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyFacts:
     """All that the manifest of a study says."""
 
@@ -127,6 +179,18 @@ class StudyFacts:
     labels_shown: tuple[LabelShown, ...]
     notes: tuple[str, ...]
     environment: dict[str, Any]
+    kind: str = ""
+    plots: tuple[PlotSpec, ...] = ()
+    continual: Continual | None = None
+
+    @property
+    def is_grid(self) -> bool:
+        return self.kind == "grid"
+
+    @property
+    def is_large_grid(self) -> bool:
+        """A grid with more arms than a plot of single arms can show well."""
+        return self.is_grid and len(self.arms) > MANY_ARMS
 
     def arm(self, name: str) -> Arm:
         """The arm called `name`."""
@@ -195,23 +259,54 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         labels_shown=tuple(_label_shown(entry) for entry in meta["labels_shown"]),
         notes=tuple(meta["notes"]),
         environment=dict(meta["environment"]),
+        kind=meta.get("kind") or "",
+        plots=tuple(parse_plot(entry) for entry in meta.get("plots") or ()),
+        continual=_continual(meta["continual"]) if meta.get("continual") else None,
     )
 
 
 def _arm(entry: Mapping[str, Any]) -> Arm:
+    failed = tuple(_pick(Failure, failure) for failure in entry.get("failed") or ())
+    if not entry["final"] and not failed:
+        raise ValueError(f"the arm {entry['name']!r} has no accuracy, and no seed of it is listed as failed")
+    axes = dict(entry.get("axes") or {})
+    if axes and sorted(axes) != sorted(AXES):
+        raise ValueError(f"the arm {entry['name']!r} has the axes {', '.join(axes)}; needed are {', '.join(AXES)}")
     return _pick(
         Arm,
         entry,
         seeds=tuple(entry["seeds"]),
         records=tuple(entry["records"]),
-        final=_pick(Score, entry["final"]),
-        best_test=_pick(Score, entry["best_test"]) if entry["best_test"] else None,
+        final=_score(entry["final"]),
+        best_test=_score(entry["best_test"]),
         bytes=_pick(ArmBytes, entry["bytes"]),
+        axes=axes,
+        own_loss=bool(entry.get("own_loss", False)),
+        failed=failed,
     )
 
 
+def _score(entry: Mapping[str, Any] | None) -> Score | None:
+    return _pick(Score, entry) if entry else None
+
+
 def _comparison(entry: Mapping[str, Any]) -> Comparison:
-    return _pick(Comparison, entry, difference=_pick(Score, entry["difference"]))
+    return _pick(Comparison, entry, difference=_score(entry["difference"]))
+
+
+def _continual(entry: Mapping[str, Any]) -> Continual:
+    classes = tuple(tuple(step) for step in entry["classes"])
+    arms = tuple(_continual_arm(arm) for arm in entry["arms"])
+    for arm in arms:
+        if len(arm.steps) != len(classes):
+            raise ValueError(f"the continual arm {arm.name!r} has {len(arm.steps)} steps, and there are {len(classes)}")
+    return Continual(classes=classes, arms=arms)
+
+
+def _continual_arm(entry: Mapping[str, Any]) -> ContinualArm:
+    steps = tuple(_score(step) for step in entry["steps"])
+    scores = {name: _score(entry[name]) for name in ("average", "forgetting")}
+    return _pick(ContinualArm, entry, steps=steps, **scores)
 
 
 def _label_shown(entry: Mapping[str, Any]) -> LabelShown:
@@ -222,8 +317,8 @@ def _label_shown(entry: Mapping[str, Any]) -> LabelShown:
 def _pick(cls: type[T], entry: Mapping[str, Any], **ready: Any) -> T:
     """An instance of `cls` from the entries of its fields' names; `ready` ones are taken as they are."""
     values = dict(ready)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name in values or (field.name not in entry and field.default is not dataclasses.MISSING):
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if item.name in values or (item.name not in entry and item.default is not dataclasses.MISSING):
             continue
-        values[field.name] = entry[field.name]
+        values[item.name] = entry[item.name]
     return cls(**values)

@@ -15,9 +15,13 @@ from plotly.offline import get_plotlyjs
 from softlabel.core import DistilledSet, fingerprint, plain
 from softlabel.report import _plots as plots
 from softlabel.report import _text as text
+from softlabel.report._continual import ContinualRow, continual_figure, continual_keys, continual_rows
 from softlabel.report._facts import Arm, LabelShown, SetFacts, StudyFacts
+from softlabel.report._figure import Figure
+from softlabel.report._grid_plots import GridKey
 from softlabel.report._headline import best_arm, finding, headline_of, tally
 from softlabel.report._palette import MARKS, Palette
+from softlabel.report._panels import panels
 from softlabel.report._pictures import Sheet, contact_sheet, picture
 from softlabel.report._study import Study, read_study
 from softlabel.report._tables import result_row, verdict_row
@@ -86,6 +90,15 @@ class Fact:
     hint: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContinualView:
+    """The continual part as shown."""
+
+    keys: Sequence[GridKey]
+    rows: Sequence[ContinualRow]
+    plot: Markup
+
+
 def render_html(study: Path) -> str:
     """The report of the study at `study` as one self-contained HTML document.
 
@@ -114,6 +127,8 @@ def render(study: Study) -> str:
             first_of_set=_first_of_set(facts.arms),
             verdicts=_verdicts(facts),
             keys=palette.keys,
+            panels=panels(facts, palette, _plot),
+            continual=_continual(facts, palette),
             marks=[(MARKS[position % len(MARKS)], group.title) for position, group in enumerate(groups)],
             accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
             curves=_curves(study, groups, palette),
@@ -141,7 +156,7 @@ def _environment() -> Environment:
     )
 
 
-def _plot(name: str, figure: plots.Figure) -> Markup:
+def _plot(name: str, figure: Figure) -> Markup:
     # Plotly writes < and > in its JSON as \u003c and \u003e, so no text in it can end the script element.
     html = plotly.io.to_html(
         figure,
@@ -167,6 +182,17 @@ def _curves(study: Study, groups: Sequence[plots.Group], palette: Palette) -> li
     ]
 
 
+def _continual(facts: StudyFacts, palette: Palette) -> ContinualView | None:
+    continual = facts.continual
+    if continual is None:
+        return None
+    return ContinualView(
+        keys=continual_keys(continual, palette),
+        rows=continual_rows(continual),
+        plot=_plot("continual", continual_figure(facts, continual, palette)),
+    )
+
+
 def _teacher_plots(teacher: dict[str, Any] | None) -> list[Markup]:
     if not teacher or not teacher.get("curve"):
         return []
@@ -182,7 +208,7 @@ def _key_facts(facts: StudyFacts) -> list[Fact]:
         found.append(
             Fact(value=f"{text.plus_minus(best.final)} %", label="highest accuracy on a small set", hint=best.name)
         )
-    if full is not None:
+    if full is not None and full.final is not None:
         found.append(Fact(value=f"{text.plus_minus(full.final)} %", label="full data set", hint=full.name))
     if best is not None and best is not full:
         size = text.human_bytes(best.bytes.total)
@@ -203,12 +229,13 @@ def _verdicts(facts: StudyFacts) -> list[dict[str, Any]]:
     edges = [0.0]
     for comparison in facts.comparisons:
         score = comparison.difference
-        edges += [edge for edge in (score.mean, score.low, score.high) if edge is not None]
+        if score is not None:
+            edges += [edge for edge in (score.mean, score.low, score.high) if edge is not None]
     low, high = min(edges), max(edges)
     size = max(high - low, 1e-9)
 
-    def place(value: float) -> float:
-        return round(4 + 92 * (value - low) / size, 2)
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(4 + 92 * (value - low) / size, 2)
 
     return [
         {
@@ -216,9 +243,7 @@ def _verdicts(facts: StudyFacts) -> list[dict[str, Any]]:
             "sentence": finding(facts, comparison),
             "kind": comparison.verdict.split()[0],
             "zero": place(0.0),
-            "mean": place(comparison.difference.mean),
-            "low": None if comparison.difference.low is None else place(comparison.difference.low),
-            "high": None if comparison.difference.high is None else place(comparison.difference.high),
+            **{part: place(getattr(comparison.difference, part, None)) for part in ("mean", "low", "high")},
         }
         for comparison in facts.comparisons
     ]

@@ -1,6 +1,5 @@
 """The report's figures as plotly's plain JSON form: dicts with `data` and `layout`."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +7,11 @@ from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, Score, SetFacts
-from softlabel.report._palette import FULL_DATA, INK, MUTED, RULE, SYMBOLS, Palette
+from softlabel.report._figure import Figure, blank_layout, error_bar, escape, hover_text, short, titled
+from softlabel.report._palette import FULL_DATA, INK, MUTED, SYMBOLS, Palette
 from softlabel.report._study import Run, Study
-from softlabel.report._text import images_of, interval, percent, plus_minus
+from softlabel.report._text import images_of, percent
 
-Figure = dict[str, Any]
-
-_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _ACCURACY_HOVER = "epoch %{x}: %{y:.1f} %"
 _LOSS_HOVER = "epoch %{x}: loss %{y:.4g}"
 _ROW = 34
@@ -70,13 +67,14 @@ def accuracy_figure(study: Study, palette: Palette) -> Figure:
         for arm in arms:
             ticks[place] = _tick(arm)
             data.extend(_arm_dots(arm, study.runs[arm.name], place, palette.colour(arm)))
-            notes.append(_note(percent(arm.final.mean), place, x=1, anchor="right", colour=INK, shift=46))
+            mean = percent(arm.final.mean) if arm.final else "failed"
+            notes.append(_note(mean, place, x=1, anchor="right", colour=INK, shift=46))
             place -= 1
         place -= 0.35
-    shapes, line_notes = _reference(full) if full and study.facts.distilled_arms else ([], [])
-    layout = _layout(height=round(-place * _ROW) + 100, left=150, right=58, top=34, bottom=52)
+    shapes, line_notes = _reference(full.final) if full and full.final and study.facts.distilled_arms else ([], [])
+    layout = blank_layout(height=round(-place * _ROW) + 100, left=150, right=58, top=34, bottom=52)
     horizontal = {"title": {"text": "accuracy at the final epoch, %"}, "range": _accuracy_range(study)}
-    layout["xaxis"] = _titled(layout["xaxis"], horizontal)
+    layout["xaxis"] = titled(layout["xaxis"], horizontal)
     notes.append(_note("mean, %", 0.0, x=1, anchor="right", colour=MUTED, shift=46))
     layout["yaxis"] |= {
         "tickvals": list(ticks),
@@ -97,7 +95,7 @@ def accuracy_curves(study: Study, group: Group, palette: Palette) -> Figure:
         data.extend(_curve_lines(arm, curves, palette.colour(arm), _ACCURACY_HOVER))
     figure = _curve_figure(data, {"title": {"text": "test accuracy, %"}, "range": _curve_range(study)})
     full = study.facts.full_data
-    if full and group.entry is not None:
+    if full and full.final and group.entry is not None:
         figure["layout"]["shapes"] = [_dashed(full.final.mean * 100, "y")]
     return figure
 
@@ -132,7 +130,7 @@ def bytes_figure(study: Study, palette: Palette) -> Figure:
     sizes: list[int] = []
     for position, group in enumerate(groups(study)):
         for arm in group.arms:
-            if arm.bytes.total <= 0:
+            if arm.bytes.total <= 0 or arm.final is None:
                 continue
             sizes.append(arm.bytes.total)
             symbol = SYMBOLS[position % len(SYMBOLS)]
@@ -145,11 +143,11 @@ def bytes_figure(study: Study, palette: Palette) -> Figure:
                         symbol,
                         arm.is_baseline,
                     ),
-                    "error_y": _error(arm.final, palette.colour(arm)),
-                    "hovertext": [_hover(arm, human_bytes(arm.bytes.total))],
+                    "error_y": error_bar(arm.final, palette.colour(arm)),
+                    "hovertext": [hover_text(arm, human_bytes(arm.bytes.total))],
                 }
             )
-    layout = _layout(height=340, left=52, right=24, top=12, bottom=50)
+    layout = blank_layout(height=340, left=52, right=24, top=12, bottom=50)
     ticks = [10**power for power in range(16)]
     layout["xaxis"] |= {
         "title": layout["xaxis"]["title"] | {"text": "images + labels + labeler, log scale"},
@@ -159,16 +157,18 @@ def bytes_figure(study: Study, palette: Palette) -> Figure:
     }
     if sizes:
         layout["xaxis"]["range"] = [math.log10(min(sizes)) - 0.3, math.log10(max(sizes)) + 0.3]
-    layout["yaxis"] = _titled(layout["yaxis"], {"title": {"text": "final accuracy, %"}})
+    layout["yaxis"] = titled(layout["yaxis"], {"title": {"text": "final accuracy, %"}})
     layout["hovermode"] = "closest"
     return {"data": data, "layout": layout}
 
 
 def _arm_dots(arm: Arm, runs: Sequence[Run], place: float, colour: str) -> list[dict[str, Any]]:
+    if arm.final is None:
+        return []
     mean = _dot([arm.final.mean * 100], [place], colour, "circle", arm.is_baseline)
-    mean |= {"error_x": _error(arm.final, colour), "hovertext": [_hover(arm)]}
+    mean |= {"error_x": error_bar(arm.final, colour), "hovertext": [hover_text(arm)]}
     seeds = {
-        **_dot([_short(run.final * 100) for run in runs], [place - 0.26] * len(runs), colour, "circle", False),
+        **_dot([short(run.final * 100) for run in runs], [place - 0.26] * len(runs), colour, "circle", False),
         "hovertext": [f"seed {run.seed}: {percent(run.final)} %" for run in runs],
     }
     seeds["marker"] = {"color": colour, "size": 5, "opacity": 0.5}
@@ -194,9 +194,9 @@ def _curve_lines(arm: Arm, curves: list[list[tuple[int, float]]], colour: str, h
 
 
 def _curve_figure(data: list[dict[str, Any]], vertical: dict[str, Any]) -> Figure:
-    layout = _layout(height=280, left=56, right=14, top=12, bottom=46)
-    layout["xaxis"] = _titled(layout["xaxis"], {"title": {"text": "epoch"}})
-    layout["yaxis"] = _titled(layout["yaxis"], vertical)
+    layout = blank_layout(height=280, left=56, right=14, top=12, bottom=46)
+    layout["xaxis"] = titled(layout["xaxis"], {"title": {"text": "epoch"}})
+    layout["yaxis"] = titled(layout["yaxis"], vertical)
     return {"data": data, "layout": layout}
 
 
@@ -209,17 +209,13 @@ def _loss_axis(values: Sequence[float]) -> dict[str, Any]:
     return {"title": {"text": "training loss, log scale"}, **scale}
 
 
-def _titled(axis: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {**axis, **changes, "title": axis["title"] | changes["title"]}
-
-
 def _line(x: Sequence[int], y: Sequence[float], name: str, colour: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines" if len(x) > 1 else "markers",
         "x": list(x),
-        "y": [_short(value) for value in y],
-        "name": _escape(name),
+        "y": [short(value) for value in y],
+        "name": escape(name),
         "line": {"color": colour, "width": 2.2},
         "marker": {"color": colour, "size": 8},
         "hoverlabel": {"namelength": -1},
@@ -239,31 +235,10 @@ def _dot(x: Sequence[float], y: Sequence[float], colour: str, symbol: str, hollo
     }
 
 
-def _error(score: Score, colour: str) -> dict[str, Any]:
-    if score.low is None or score.high is None:
-        return {"visible": False}
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [_short((score.high - score.mean) * 100)],
-        "arrayminus": [_short((score.mean - score.low) * 100)],
-        "color": colour,
-        "thickness": 2,
-        "width": 5,
-    }
-
-
-def _hover(arm: Arm, extra: str = "") -> str:
-    lines = [f"<b>{_escape(arm.name)}</b>", f"{plus_minus(arm.final)} %"]
-    if arm.final.low is not None:
-        lines.append(f"95 % interval {interval(arm.final)}")
-    return "<br>".join([*lines, *([extra] if extra else [])])
-
-
-def _reference(full: Arm) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    mean = full.final.mean * 100
+def _reference(score: Score) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    mean = score.mean * 100
     shapes = [_dashed(mean, "x")]
-    if full.final.low is not None and full.final.high is not None:
+    if score.low is not None and score.high is not None:
         band = {
             "type": "rect",
             "xref": "x",
@@ -273,9 +248,9 @@ def _reference(full: Arm) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             "layer": "below",
             "line": {"width": 0},
         }
-        shapes.append(band | {"x0": full.final.low * 100, "x1": full.final.high * 100, "fillcolor": "#3e4c5918"})
+        shapes.append(band | {"x0": score.low * 100, "x1": score.high * 100, "fillcolor": "#3e4c5918"})
     note = {
-        "text": f"full data {percent(full.final.mean)}",
+        "text": f"full data {percent(score.mean)}",
         "x": mean,
         "y": 1,
         "yref": "paper",
@@ -301,7 +276,7 @@ def _dashed(value: float, axis: str) -> dict[str, Any]:
 def _note(text: str, place: float, *, x: float, anchor: str, colour: str, shift: int = 0) -> dict[str, Any]:
     header = anchor == "left"
     return {
-        "text": f"<b>{_escape(text)}</b>" if header else text,
+        "text": f"<b>{escape(text)}</b>" if header else text,
         "x": x,
         "xref": "paper",
         "xanchor": anchor,
@@ -315,14 +290,14 @@ def _note(text: str, place: float, *, x: float, anchor: str, colour: str, shift:
 
 
 def _tick(arm: Arm) -> str:
-    name = _escape(short_name(arm))
+    name = escape(short_name(arm))
     return f'{name} <span style="color:{MUTED}">(baseline)</span>' if arm.is_baseline else name
 
 
 def _accuracy_range(study: Study) -> list[float]:
     values = [run.final for runs in study.runs.values() for run in runs]
-    for arm in study.facts.arms:
-        values += [value for value in (arm.final.mean, arm.final.low, arm.final.high) if value is not None]
+    for score in (arm.final for arm in study.facts.arms if arm.final is not None):
+        values += [value for value in (score.mean, score.low, score.high) if value is not None]
     low, high = min(values, default=0.0) * 100, max(values, default=1.0) * 100
     pad = max(1.0, 0.05 * (high - low))
     return [low - pad, high + pad]
@@ -334,36 +309,3 @@ def _curve_range(study: Study) -> list[float]:
     low, high = min(values, default=0.0) * 100, max(values, default=1.0) * 100
     pad = max(1.0, 0.05 * (high - low))
     return [max(0.0, low - pad), high + pad]
-
-
-def _layout(*, height: int, left: int, right: int, top: int, bottom: int) -> dict[str, Any]:
-    axis = {
-        "gridcolor": RULE,
-        "linecolor": RULE,
-        "zerolinecolor": RULE,
-        "ticks": "",
-        "automargin": True,
-        "title": {"standoff": 8, "font": {"size": 13, "color": MUTED}},
-        "tickfont": {"size": 12},
-    }
-    return {
-        "height": height,
-        "margin": {"l": left, "r": right, "t": top, "b": bottom},
-        "font": {"family": _FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "showlegend": False,
-        "hovermode": "x",
-        "xaxis": dict(axis),
-        "yaxis": dict(axis),
-    }
-
-
-def _short(value: float) -> float:
-    """Five significant digits: enough for a screen, and a smaller page."""
-    return float(f"{value:.5g}")
-
-
-def _escape(text: str) -> str:
-    # Plotly reads a small HTML in its texts (bold, links); what the user wrote must stay text.
-    return html.escape(text, quote=False)

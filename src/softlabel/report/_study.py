@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softlabel.core import DataError, DistilledSet, StoreError
-from softlabel.report._facts import Arm, SetFacts, StudyFacts, parse_facts
+from softlabel.report._facts import Arm, ArmBytes, SetFacts, StudyFacts, parse_facts
 from softlabel.store import Store, load_distilled, read_artifact
 
 
@@ -16,18 +16,24 @@ class Run:
     """What a report shows of one run record.
 
     Attributes:
+        key: the record's name.
         seed: of the run.
         final: accuracy at the last epoch, in 0..1.
+        best_test: best accuracy over epochs; None when the record has none. So `steps` and `bytes`.
         curve: (epoch, test accuracy) pairs.
         train_loss: one mean loss per epoch.
         train_seconds: None when the record has no timing.
     """
 
+    key: str
     seed: int
     final: float
+    best_test: float | None
     curve: tuple[tuple[int, float], ...]
     train_loss: tuple[float, ...]
     train_seconds: float | None
+    steps: int | None
+    bytes: ArmBytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +101,17 @@ def _run(store: Store, key: str, arm: Arm, study: Path) -> Run:
         )
     try:
         timing = record.get("timing") or {}
+        size = record.get("bytes")
         return Run(
+            key=key,
             seed=record["seed"],
             final=float(record["accuracy"]["final"]),
+            best_test=record["accuracy"].get("best_test"),
             curve=tuple((int(point["epoch"]), float(point["test_accuracy"])) for point in record["curve"]),
             train_loss=tuple(float(loss) for loss in record["train_loss"]),
             train_seconds=timing.get("train_seconds"),
+            steps=record.get("steps"),
+            bytes=ArmBytes(images=size["images"], labels=size["labels"], labeler=size["labeler"]) if size else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(

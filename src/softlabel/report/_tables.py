@@ -8,7 +8,7 @@ from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, ArmBytes, Comparison, Score, parse_facts
-from softlabel.report._text import NO_VALUE, duration, interval, plus_minus, points
+from softlabel.report._text import NO_VALUE, arm_note, duration, interval, plus_minus, points, seed_count
 
 RESULT_COLUMNS = (
     "arm",
@@ -33,9 +33,11 @@ class ResultRow:
     """One arm. Accuracies are fractions; `cells` is the row as text, under `RESULT_COLUMNS`.
 
     Attributes:
-        final: accuracy at the last epoch, on the test split: the headline number.
+        final: accuracy at the last epoch, on the test split: the headline number. None when every seed failed.
         best_test: best accuracy over epochs. It is chosen on the test split, and so is optimistic.
         train_seconds: mean over seeds; None when the run records are not at hand.
+        note: with what the seeds that failed said.
+        seed_count: as text: `3`, or `2 of 3` when a seed failed.
     """
 
     arm: str
@@ -43,12 +45,13 @@ class ResultRow:
     role: str
     labels: str
     loss: str
-    final: Score
+    final: Score | None
     best_test: Score | None
     epochs: int
     bytes: ArmBytes
     train_seconds: float | None
     note: str
+    seed_count: str
     seeds: tuple[int, ...]
     records: tuple[str, ...]
 
@@ -62,9 +65,9 @@ class ResultRow:
             f"{self.arm} (baseline)" if self.is_baseline else self.arm,
             self.labels,
             self.loss,
-            plus_minus(self.final),
+            plus_minus(self.final) if self.final else "failed",
             interval(self.final),
-            str(self.final.n),
+            self.seed_count,
             plus_minus(self.best_test),
             str(self.epochs),
             *(
@@ -81,12 +84,14 @@ class VerdictRow:
 
     arm: str
     against: str
-    difference: Score
+    difference: Score | None
     verdict: str
 
     @property
     def cells(self) -> tuple[str, ...]:
         difference = self.difference
+        if difference is None:
+            return (self.arm, self.against, NO_VALUE, NO_VALUE, "0", self.verdict)
         low, high = difference.low, difference.high
         shown = NO_VALUE if low is None or high is None else f"{points(low)} to {points(high)}"
         return (self.arm, self.against, points(difference.mean), shown, str(difference.n), self.verdict)
@@ -115,7 +120,8 @@ def result_row(arm: Arm, train_seconds: float | None) -> ResultRow:
         epochs=arm.epochs,
         bytes=arm.bytes,
         train_seconds=train_seconds,
-        note=arm.note,
+        note=arm_note(arm),
+        seed_count=seed_count(arm),
         seeds=arm.seeds,
         records=arm.records,
     )
@@ -167,13 +173,13 @@ _CSV_COLUMNS = (
 
 def _csv_row(row: ResultRow) -> dict[str, Any]:
     return {
-        "arm": _csv_text(row.arm),
-        "set": _csv_text(row.set or ""),
-        "role": _csv_text(row.role),
-        "labels": _csv_text(row.labels),
-        "loss": _csv_text(row.loss),
+        "arm": csv_text(row.arm),
+        "set": csv_text(row.set or ""),
+        "role": csv_text(row.role),
+        "labels": csv_text(row.labels),
+        "loss": csv_text(row.loss),
         "epochs": row.epochs,
-        "n": row.final.n,
+        "n": row.final.n if row.final else 0,
         "seeds": " ".join(str(seed) for seed in row.seeds),
         **_csv_score("final", row.final),
         **_csv_score("best_test", row.best_test),
@@ -182,7 +188,7 @@ def _csv_row(row: ResultRow) -> dict[str, Any]:
         "labeler_bytes": row.bytes.labeler,
         "total_bytes": row.bytes.total,
         "train_seconds": row.train_seconds,
-        "note": _csv_text(row.note),
+        "note": csv_text(row.note),
         "records": " ".join(row.records),
     }
 
@@ -192,7 +198,8 @@ def _csv_score(name: str, score: Score | None) -> dict[str, float | None]:
     return {f"{name}_{part}": getattr(score, part) if score else None for part in parts}
 
 
-def _csv_text(text: str) -> str:
+def csv_text(text: str) -> str:
+    """`text` for a cell that a spreadsheet may open."""
     # A spreadsheet runs a cell that begins like a formula; a quote in front makes it text.
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 

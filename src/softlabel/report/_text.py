@@ -23,7 +23,19 @@ _LOSS_NAMES = {
     "soft_ce": "soft cross-entropy",
     "soft_ce_ce": "soft cross-entropy + cross-entropy",
 }
-_METHOD_NAMES = {"rded": "RDED", "random": "random real", "dm": "DM", "hello": "HeLlO"}
+_METHOD_NAMES = {
+    "cda": "CDA",
+    "datm": "DATM",
+    "dc": "DC",
+    "dm": "DM",
+    "dsa": "DSA",
+    "ftd": "FTD",
+    "hello": "HeLlO",
+    "mtt": "MTT",
+    "random": "random real",
+    "rded": "RDED",
+    "sre2l": "SRe2L",
+}
 
 
 def percent(fraction: float) -> str:
@@ -49,6 +61,23 @@ def interval(score: Score | None) -> str:
     if score is None or score.low is None or score.high is None:
         return NO_VALUE
     return f"{percent(score.low)} to {percent(score.high)}"
+
+
+def outcome(arm: Arm) -> str:
+    """An arm's final accuracy as `plus_minus`, or `failed` when no seed of it gave one."""
+    return "failed" if arm.final is None else plus_minus(arm.final)
+
+
+def seed_count(arm: Arm) -> str:
+    """`3`, or `2 of 3` when a seed failed."""
+    done = 0 if arm.final is None else arm.final.n
+    return f"{done} of {done + len(arm.failed)}" if arm.failed else str(done)
+
+
+def arm_note(arm: Arm) -> str:
+    """The arm's note, and which of its seeds failed with what."""
+    failures = [f"seed {failure.seed} failed: {failure.error}" for failure in arm.failed]
+    return "; ".join(part for part in (arm.note, *failures) if part)
 
 
 def duration(seconds: float | None) -> str:

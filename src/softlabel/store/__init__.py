@@ -16,6 +16,7 @@ from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_byt
 from softlabel.store._images import check_storage, decode_image, encode_image
 from softlabel.store._sets import load_distilled, save_distilled
 from softlabel.store._store import DEFAULT_STORE, Store
+from softlabel.store._table import new_table
 
 __all__ = [
     "DEFAULT_STORE",
@@ -32,6 +33,7 @@ __all__ = [
     "is_complete",
     "load_distilled",
     "new_artifact",
+    "new_table",
     "read_artifact",
     "read_tensors",
     "require_same",

@@ -40,6 +40,10 @@ class Store:
     def labels(self, label: str, key: str) -> Path:
         return self.root / "labels" / _name(label, key)
 
+    def replay(self, key: str) -> Path:
+        """Teacher logits of a training's views, kept to be replayed."""
+        return self.root / "replay" / key
+
     def study(self, label: str, key: str) -> Path:
         return self.root / "studies" / _name(label, key)
 
@@ -49,6 +53,21 @@ class Store:
     def student(self, key: str) -> Path:
         """Where a long student training keeps its resume checkpoint."""
         return self.root / "records" / f".{key}.partial.safetensors"
+
+    def failure(self, key: str) -> Path:
+        return self.root / "failures" / f"{key}.json"
+
+    def read_failure(self, key: str) -> dict[str, Any] | None:
+        """What is kept of the failed cell `key`, or None."""
+        path = self.failure(key)
+        return _read_json(path) if path.exists() else None
+
+    def write_failure(self, key: str, failure: Mapping[str, Any]) -> None:
+        """Keep why a cell failed, so that it is not trained again unasked; atomic."""
+        write_json(self.failure(key), failure)
+
+    def clear_failure(self, key: str) -> None:
+        self.failure(key).unlink(missing_ok=True)
 
     def read_record(self, key: str) -> dict[str, Any] | None:
         """The finished run record `key`, or None."""

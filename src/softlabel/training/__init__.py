@@ -4,13 +4,14 @@ from softlabel.training._execution import (
     PRECISIONS,
     Execution,
     environment,
+    is_out_of_memory,
     keep_freed_memory,
     peak_memory,
     resolve_execution,
 )
 from softlabel.training._history import Checkpoint, History
 from softlabel.training._loop import Trainee, fit, fit_stack, measure_accuracy, view_loss
-from softlabel.training._optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from softlabel.training._optim import OPTIMIZER_DEFAULTS, OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from softlabel.training._pixels import Normaliser
 from softlabel.training._protocol import BATCH_RULES, POLICIES, REGIMES, Checks, Protocol
 from softlabel.training._stack import STACKS, resolve_stack
@@ -29,6 +30,7 @@ from softlabel.training._teacher import (
 __all__ = [
     "BATCH_RULES",
     "OPTIMIZERS",
+    "OPTIMIZER_DEFAULTS",
     "POLICIES",
     "PRECISIONS",
     "REGIMES",
@@ -49,6 +51,7 @@ __all__ = [
     "environment",
     "fit",
     "fit_stack",
+    "is_out_of_memory",
     "keep_freed_memory",
     "load_teacher",
     "mean_logits",

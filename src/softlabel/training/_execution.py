@@ -95,6 +95,15 @@ def keep_freed_memory() -> bool:
     return all(accepted.values())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out; torch's CPU allocator has no exception class of its own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory")
+    )
+
+
 def environment(execution: Execution) -> dict[str, Any]:
     """Versions and machine, for the record."""
     return {

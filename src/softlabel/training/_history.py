@@ -22,12 +22,14 @@ class History:
     Attributes:
         train_loss: mean loss of every epoch.
         curve: {"epoch", "test_accuracy"} at every check; epochs count from 1.
+        per_class: test accuracy of every class after the last epoch; None for a class without test images.
         steps, images_seen: optimizer steps, and views trained on.
         train_seconds, test_seconds: wall-clock time, summed over interruptions.
     """
 
     train_loss: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
+    per_class: list[float | None] = field(default_factory=list)
     steps: int = 0
     images_seen: int = 0
     train_seconds: float = 0.0

@@ -158,16 +158,20 @@ def fit_stack(
 
 def measure_accuracy(model: nn.Module, split: Split, info: DatasetInfo, execution: Execution) -> float:
     """Share of `split` that `model`, put in evaluation mode, classifies correctly."""
+    return int(_hits(model, split, info, execution).sum()) / len(split)
+
+
+def _hits(model: nn.Module, split: Split, info: DatasetInfo, execution: Execution) -> Tensor:
+    """Whether each image of `split` is classified correctly, bool [N]."""
     model.eval()
-    device = execution.torch_device
-    normalise = Normaliser(info, device)
-    correct = 0
+    normalise = Normaliser(info, execution.torch_device)
+    found = []
     with torch.inference_mode(), execution.autocast(), execution.deterministic():
         for start in range(0, len(split), EVALUATION_BATCH):
             images = normalise(split.images[start : start + EVALUATION_BATCH])
             predicted = model(images).argmax(dim=-1).cpu()
-            correct += int((predicted == split.targets[start : start + EVALUATION_BATCH]).sum())
-    return correct / len(split)
+            found.append(predicted == split.targets[start : start + EVALUATION_BATCH])
+    return torch.cat(found)
 
 
 def view_loss(
@@ -239,8 +243,10 @@ class _Member:
         self.history.steps += len(steps)
         if test is not None and self.protocol.checks.at(epoch, self.protocol.total_epochs):
             began = time.perf_counter()
-            accuracy = measure_accuracy(self.model, test, info, execution)
-            self.history.curve.append({"epoch": epoch + 1, "test_accuracy": accuracy})
+            hits = _hits(self.model, test, info, execution)
+            self.history.curve.append({"epoch": epoch + 1, "test_accuracy": int(hits.sum()) / len(test)})
+            if epoch + 1 == self.protocol.total_epochs:
+                self.history.per_class = _per_class(hits, test, info.classes)
             self.history.test_seconds += time.perf_counter() - began
         if self.on_epoch is not None:
             self.on_epoch(epoch, self.model, self.history)
@@ -288,6 +294,11 @@ def _label(batch: Batch, members: Iterable[_Member], execution: Execution) -> di
     sources = {id(member.labels): member.labels for member in members if member.labels is not None}
     with execution.autocast():
         return {key: source.logits(batch.views, batch.index, batch.rows) for key, source in sources.items()}
+
+
+def _per_class(hits: Tensor, split: Split, classes: int) -> list[float | None]:
+    right = torch.bincount(split.targets, weights=hits.double(), minlength=classes).tolist()
+    return [float(own) / count if count else None for own, count in zip(right, split.counts(classes), strict=True)]
 
 
 def _require_shared_views(trainees: Sequence[Trainee], split: Split, info: DatasetInfo, factor: int) -> Protocol:

@@ -1,0 +1,123 @@
+"""softlabel grid: a study of many cells."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import tyro
+
+from softlabel.cli._options import Machine, Session
+from softlabel.cli._output import print_plan
+from softlabel.cli._run import show_study, unique_names
+from softlabel.core import ConfigError
+from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe
+from softlabel.recipes import Changes, change, find_study
+from softlabel.store import load_distilled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A study of many cells: losses, optimizers, architectures, refinement, teachers, continual learning.
+
+    Cells that are finished are found, one that fails does not stop the others, and a killed grid goes on when the same
+    command is given again.
+
+    Example: softlabel grid optimizers --quick
+    """
+
+    study: tyro.conf.Positional[str]
+    """Name of the study. See: softlabel ls studies"""
+    quick: bool = False
+    """The quick setting: minutes on two CPU cores, to see that everything works."""
+    data: str | None = None
+    """Another data set. See: softlabel ls datasets"""
+    sets: tuple[Path, ...] | None = None
+    """Folders of distilled sets to add (softlabel distill prints them)."""
+    methods: tuple[str, ...] | None = None
+    """Distillation methods, instead of the study's. See: softlabel ls methods"""
+    ipc: tuple[int, ...] | None = None
+    """Images per class, instead of the study's."""
+    arch: str | None = None
+    """The teacher's architecture, and the students' where the study has one kind."""
+    teacher_epochs: int | None = None
+    """Epochs of the teacher."""
+    students: tuple[str, ...] | None = None
+    """Student models, instead of the study's. See: softlabel ls models"""
+    losses: tuple[str, ...] | None = None
+    """Losses, instead of the study's. See: softlabel ls losses"""
+    optimizers: tuple[str, ...] | None = None
+    """Optimizers, instead of the study's, e.g. adamw sgd:momentum=0.9. See: softlabel ls optimizers"""
+    tune: bool = False
+    """Search every learning rate on the selection split, as further arms (the full optimizers study does)."""
+    default_rates: bool = False
+    """No search of learning rates where the study has one."""
+    steps: int | None = None
+    """Steps of class-incremental learning, instead of the study's."""
+    epochs: int | None = None
+    """Student epochs, instead of the study's."""
+    seed: int | None = None
+    """First seed. Default: the study's."""
+    seeds: int | None = None
+    """Number of seeds. Default: the study's."""
+    executor: str = "local"
+    """local, or ray."""
+    address: str | None = None
+    """Address of a running Ray cluster. Default: a local one."""
+    workers: int | None = None
+    """Processes of a local Ray cluster. Default: one per CPU."""
+    stack: str = "auto"
+    """How students on the same views are run: auto, loop or vmap."""
+    stack_size: int = STACK_SIZE
+    """How many students on the same views are trained together at most."""
+    retry: bool = False
+    """Train cells again that failed before."""
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        if self.stack_size < 1:
+            raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
+        if self.tune and self.default_rates:
+            raise ConfigError("--tune and --default-rates exclude each other. Keep one.")
+        executor = make_executor(self.executor, address=self.address, workers=self.workers)
+        recipe = self._recipe()
+        store, execution = self.machine.open_store(), self.machine.execution()
+        if self.machine.dry_run:
+            data = recipe.data.load(session.progress)
+            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, self.machine.json)
+            return
+        study = run_recipe(
+            recipe,
+            store=store,
+            execution=execution,
+            command=session.command,
+            executor=executor,
+            stack=self.stack,
+            stack_size=self.stack_size,
+            retry=self.retry,
+            tolerant=True,
+            progress=session.progress,
+        )
+        show_study(study, self.machine.json)
+
+    def _recipe(self) -> Recipe:
+        changes = Changes(
+            data=self.data,
+            methods=self.methods,
+            ipc=self.ipc,
+            arch=self.arch,
+            teacher_epochs=self.teacher_epochs,
+            students=self.students,
+            losses=self.losses,
+            optimizers=self.optimizers,
+            tune=True if self.tune else False if self.default_rates else None,
+            steps=self.steps,
+        )
+        recipe = change(find_study(self.study, self.quick), changes)
+        recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
+        if self.sets:
+            names = unique_names({path: load_distilled(path) for path in self.sets})
+            taken = {options.name for options in recipe.sets}
+            given = tuple(
+                GivenSet(name=f"{name} from disk" if name in taken else name, path=path) for path, name in names.items()
+            )
+            recipe = replace(recipe, given=given)
+        return recipe

@@ -1,0 +1,140 @@
+"""Class-incremental learning with a distilled set as the memory.
+
+Classes arrive in equal steps, in an order drawn from the seed. After every step a student is trained from scratch on
+the distilled images of all classes seen so far, and judged on the test images of those classes: the protocol of DSA's,
+DM's and later methods' continual-learning tables. GIFT names this application without publishing its code or settings;
+five steps follow its authors' later work. The teacher knows all classes; its logits for classes not seen yet are left
+out, so that no label tells of the future.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softlabel.core import Dataset, DatasetInfo, DistilledSet, LabelSource, Split, fingerprint, stream
+from softlabel.evaluation._statistics import summarise
+
+
+@dataclass(frozen=True)
+class SeenLabels:
+    """The logits of `source` for some classes, in their order."""
+
+    source: LabelSource
+    classes: tuple[int, ...]
+
+    @property
+    def regime(self) -> str:
+        return self.source.regime
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("seen", self.source.fingerprint, self.classes)
+
+    @property
+    def label_bytes(self) -> int:
+        return self.source.label_bytes
+
+    @property
+    def labeler_bytes(self) -> int:
+        return self.source.labeler_bytes
+
+    def to(self, device: torch.device) -> "SeenLabels":
+        return replace(self, source=self.source.to(device))
+
+    def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor | None:
+        """Logits [B, seen classes]."""
+        logits = self.source.logits(views, index, rows)
+        return None if logits is None else logits[:, list(self.classes)]
+
+
+def class_order(classes: int, seed: int) -> tuple[int, ...]:
+    """The order in which classes arrive."""
+    return tuple(torch.randperm(classes, generator=stream(seed, "class order")).tolist())
+
+
+def seen_after(classes: int, steps: int) -> list[int]:
+    """How many classes are seen after every step; the first steps take one more where they do not divide evenly."""
+    base, more = divmod(classes, steps)
+    sizes = [base + (step < more) for step in range(steps)]
+    return [sum(sizes[: step + 1]) for step in range(steps)]
+
+
+def seen_data(data: Dataset, classes: tuple[int, ...]) -> Dataset:
+    """`data` with these classes only, numbered by their place in `classes`."""
+    selection = None if data.selection is None else _seen_split(data.selection, classes)
+    train, test = _seen_split(data.train, classes), _seen_split(data.test, classes)
+    return Dataset(_seen_info(data.info, classes), train, test, selection)
+
+
+def seen_set(distilled: DistilledSet, classes: tuple[int, ...]) -> DistilledSet:
+    """`distilled` with these classes only; its bytes by their share of the images."""
+    part = _seen_split(Split(distilled.images, distilled.targets), classes)
+    share = len(part) / max(1, len(distilled))
+    return replace(
+        distilled,
+        images=part.images,
+        targets=part.targets,
+        info=_seen_info(distilled.info, classes),
+        image_bytes=round(share * distilled.image_bytes),
+    )
+
+
+def continual_facts(
+    order_names: Sequence[Sequence[str]], curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+) -> dict[str, Any]:
+    """Per-step accuracy, average accuracy and forgetting.
+
+    Average accuracy is the mean of the steps' accuracies. Forgetting of a step's classes is the best accuracy that
+    they had at any earlier step minus the one after the last; the mean over all steps but the last, in 0..1.
+
+    Args:
+        order_names: names of the classes of every step, for people (those of the first seed).
+        curves: per arm, per seed, the records of its steps.
+    """
+    told = []
+    for name, by_seed in curves.items():
+        accuracies = [[record["accuracy"]["final"] for record in steps] for steps in by_seed]
+        told.append(
+            {
+                "name": name,
+                "steps": [vars(summarise(list(values))) for values in zip(*accuracies, strict=True)],
+                "average": vars(summarise([sum(values) / len(values) for values in accuracies])),
+                "forgetting": vars(summarise([_forgetting(steps) for steps in by_seed])),
+            }
+        )
+    return {"classes": [list(names) for names in order_names], "arms": told}
+
+
+def _forgetting(steps: Sequence[Mapping[str, Any]]) -> float:
+    """Mean over the steps' class groups, from the records' accuracies per class."""
+    per_class = [record["accuracy"]["per_class"] for record in steps]
+    bounds = [0, *(len(row) for row in per_class)]
+    drops = []
+    for group in range(len(steps) - 1):
+        mine = slice(bounds[group], bounds[group + 1])
+        history = [_mean(row[mine]) for row in per_class[group:]]
+        drops.append(max(history[:-1]) - history[-1])
+    return _mean(drops) if drops else 0.0
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _seen_split(split: Split, classes: tuple[int, ...]) -> Split:
+    place = torch.full((int(split.targets.max()) + 1 if len(split) else 1,), -1)
+    for position, index in enumerate(classes):
+        if index < len(place):
+            place[index] = position
+    targets = place[split.targets]
+    keep = (targets >= 0).nonzero().flatten()
+    return Split(split.images.index_select(0, keep), targets[keep])
+
+
+def _seen_info(info: DatasetInfo, classes: tuple[int, ...]) -> DatasetInfo:
+    names = tuple(info.class_names[index] for index in classes)
+    return replace(info, class_names=names, digest=fingerprint("seen", info.digest, classes))

@@ -1,0 +1,88 @@
+"""Which arms are compared with which: those that differ on one axis only, seed by seed."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from softlabel.evaluation._comparison import AXES, Arm, Comparison
+from softlabel.evaluation._statistics import paired_difference, verdict
+from softlabel.evaluation._students import Record
+from softlabel.losses import Loss
+
+MOST_IN_PAIRS = 3  # values of an axis; beyond, not every pair is compared: the table would hide its own point
+
+
+def compare_arms(
+    comparison: Comparison, groups: Mapping[Arm, Sequence[Record]], sizes: Mapping[str, int], *, resolution: float
+) -> list[dict[str, Any]]:
+    """Paired differences of final accuracies with their verdicts; the main question first.
+
+    Losses are compared on one set, optimizer, student and teacher; sets of one size, optimizers and teachers under one
+    loss. Students are not compared with each other. Seeds that failed in either arm are left out of the pair.
+
+    Args:
+        sizes: images of every family of sets.
+    """
+    found = [arm for arm, group in groups.items() if arm.role == "arm" and group]
+    main_loss = next((loss for loss in comparison.losses if Loss.parse(loss).name == "gift"), comparison.losses[-1])
+    names = list(dict.fromkeys(arm.set_name for arm in found))
+    main_set = next((name for name in names if not name.startswith("random")), names[-1] if names else "")
+    pairs: list[tuple[Arm, Arm]] = []
+    for axis in ("loss", "set", "optimizer", "teacher"):
+        for family in _families(found, axis):
+            pairs += [
+                (later, earlier)
+                for earlier, later in _family_pairs(family, axis, main_loss)
+                if axis != "set" or sizes.get(earlier.set_name) == sizes.get(later.set_name)
+            ]
+
+    def is_main(pair: tuple[Arm, Arm]) -> bool:
+        later, earlier = pair
+        return (later.set_name, later.axes["loss"]) == (main_set, main_loss) and (
+            earlier.set_name, earlier.axes["loss"]) == (main_set, comparison.losses[0])  # fmt: skip
+
+    pairs.sort(key=lambda pair: not is_main(pair))
+    return [told for later, earlier in pairs if (told := _paired(later, earlier, groups, resolution))]
+
+
+def _families(found: Sequence[Arm], axis: str) -> list[list[Arm]]:
+    """Arms that agree on all but `axis`."""
+    families: dict[tuple[Any, ...], list[Arm]] = {}
+    for arm in found:
+        rest = tuple(arm.axes[other] for other in AXES if other != axis)
+        if axis == "loss":  # a loss without teacher is compared with the others under every teacher
+            rest = tuple(arm.axes[other] for other in AXES if other not in ("loss", "teacher"))
+        families.setdefault((arm.seen, *rest), []).append(arm)
+    return list(families.values())
+
+
+def _family_pairs(family: Sequence[Arm], axis: str, main_loss: str) -> list[tuple[Arm, Arm]]:
+    """(earlier, later) pairs: all of a few; of many, each against the first, and the main loss against each."""
+    if axis == "loss":
+        family = [arm for arm in family if arm.axes["teacher"] in ("none", family[-1].axes["teacher"])]
+    if axis == "optimizer":
+        # The drop from the first optimizer, and what tuning gains.
+        tuned = {arm.axes["optimizer"]: arm for arm in family}
+        return [(family[0], arm) for arm in family[1:]] + [
+            (tuned[name.removesuffix(" (tuned)")], arm)
+            for name, arm in tuned.items()
+            if name.endswith(" (tuned)") and tuned[name.removesuffix(" (tuned)")] is not family[0]
+        ]
+    if len(family) <= MOST_IN_PAIRS:
+        return list(combinations(family, 2))
+    pairs = [(family[0], arm) for arm in family[1:]]
+    if axis == "loss":
+        main = next((arm for arm in family if arm.axes["loss"] == main_loss), family[0])
+        pairs += [(arm, main) for arm in family[1:] if arm is not main and main is not family[0]]
+    return pairs
+
+
+def _paired(arm: Arm, against: Arm, groups: Mapping[Arm, Sequence[Record]], resolution: float) -> dict[str, Any] | None:
+    mine, theirs = ({record["seed"]: record["accuracy"]["final"] for record in groups[one]} for one in (arm, against))
+    seeds = [seed for seed in mine if seed in theirs]
+    if not seeds:
+        return None
+    difference = paired_difference(
+        [mine[seed] for seed in seeds], [theirs[seed] for seed in seeds], resolution=resolution
+    )
+    return {"arm": arm.name, "against": against.name, "difference": vars(difference), "verdict": verdict(difference)}

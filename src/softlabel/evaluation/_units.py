@@ -1,0 +1,173 @@
+"""The unit of work of a grid: cells that share their views, trained as one stack; and who carries units out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol as Interface
+
+from softlabel.core import (
+    Dataset,
+    DiskFullError,
+    DistilledSet,
+    LabelSource,
+    Progress,
+    SoftlabelError,
+    StoreError,
+    fingerprint,
+)
+from softlabel.evaluation._comparison import Cell, Teachers, arm_labels
+from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
+from softlabel.evaluation._students import Job, Record, cell_identity, full_data, train_students
+from softlabel.store import Store, load_distilled
+from softlabel.training import Execution, is_out_of_memory
+
+STACK_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Cells of one set, one seed and the same views; `path` is the distilled set's, None for the full data."""
+
+    cells: tuple[Cell, ...]
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no record. `kind` is the exception's name."""
+
+    error: str
+    kind: str
+
+
+Outcome = tuple[Cell, Record | Failure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """All that a unit needs besides itself.
+
+    Attributes:
+        retry: train cells again that failed before.
+        stack: see `softlabel.training.STACKS`.
+    """
+
+    data: Dataset
+    teachers: Teachers
+    store: Store
+    execution: Execution
+    stack: str = "auto"
+    retry: bool = False
+
+
+class Executor(Interface):
+    """Carries units out, in any order, and tells what became of their cells."""
+
+    def run(self, units: Sequence[Unit], bench: Bench, progress: Progress) -> Iterator[Sequence[Outcome]]: ...
+
+
+class LocalExecutor:
+    """One unit after another in this process."""
+
+    def run(self, units: Sequence[Unit], bench: Bench, progress: Progress) -> Iterator[Sequence[Outcome]]:
+        for unit in units:
+            yield run_unit(unit, bench, progress)
+
+
+def make_units(cells: Sequence[Cell], paths: Mapping[tuple[str, int], Path], at_most: int = STACK_SIZE) -> list[Unit]:
+    """Cells that share a set, a seed, their classes and their views, at most so many together.
+
+    Args:
+        paths: the distilled set by (family, seed).
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        arm, protocol = cell.arm, cell.arm.protocol
+        views = [[repr(protocol.policy(factor)) for factor in (1, 2)], protocol.batch, protocol.total_epochs]
+        key = fingerprint(arm.role, arm.set_name, cell.seed, arm.seen, views)
+        groups.setdefault(key, []).append(cell)
+    return [
+        Unit(tuple(group[start : start + at_most]), paths.get((group[0].arm.set_name, group[0].seed)))
+        for group in groups.values()
+        for start in range(0, len(group), at_most)
+    ]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A unit's inputs: what trains and judges its students, and per cell its labels and the key of its record."""
+
+    data: Dataset
+    distilled: DistilledSet
+    labels: Mapping[Cell, LabelSource]
+    keys: Mapping[Cell, str]
+
+
+def prepare(unit: Unit, bench: Bench) -> Prepared:
+    """Load and cut what a unit needs. Cells of one teacher share one label source, and so its logits."""
+    first = unit.cells[0]
+    whole = full_data(bench.data) if unit.path is None else load_distilled(unit.path)
+    data, distilled = bench.data, whole
+    seen = class_order(data.info.classes, first.seed)[: first.arm.seen]
+    if seen:
+        data, distilled = seen_data(data, seen), seen_set(whole, seen)
+    sources: dict[tuple[str, str], LabelSource] = {}
+    labels, keys = dict[Cell, LabelSource](), dict[Cell, str]()
+    for cell in unit.cells:
+        arm = cell.arm
+        name = (arm.protocol.labels, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
+        if name not in sources:
+            made = arm_labels(arm, bench.teachers, replace(distilled, info=whole.info), bench.execution)
+            sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
+        labels[cell] = sources[name]
+        protocol = replace(arm.protocol, labels=labels[cell].regime)
+        keys[cell] = fingerprint(
+            cell_identity(distilled, labels[cell], data, protocol, arm.student, cell.seed, bench.execution)
+        )
+    return Prepared(data, distilled, labels, keys)
+
+
+def run_unit(unit: Unit, bench: Bench, progress: Progress) -> list[Outcome]:
+    """Train the cells of a unit that have no record and did not fail before.
+
+    A failure of a training is kept beside the records and told; what is wrong with the store, the disk or the memory
+    is raised.
+    """
+    ready = prepare(unit, bench)
+    outcomes, jobs = dict[Cell, Record | Failure](), dict[Cell, Job]()
+    for cell in unit.cells:
+        before = None if bench.retry else bench.store.read_failure(ready.keys[cell])
+        if before is not None:
+            outcomes[cell] = Failure(before["error"], before["kind"])
+        else:
+            arm = cell.arm
+            jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=ready.labels[cell], arm=arm.name)
+    try:
+        found: Sequence[Record | SoftlabelError | RuntimeError] = train_students(
+            ready.distilled,
+            list(jobs.values()),
+            data=ready.data,
+            seed=unit.cells[0].seed,
+            execution=bench.execution,
+            store=bench.store,
+            stack=bench.stack,
+            progress=progress,
+        )
+    except (DiskFullError, StoreError):
+        raise
+    except (SoftlabelError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        found = [error] * len(jobs)
+    for cell, result in zip(jobs, found, strict=True):
+        outcomes[cell] = _kept(result, cell, ready.keys[cell], bench)
+    return [(cell, outcomes[cell]) for cell in unit.cells]
+
+
+def _kept(result: Record | SoftlabelError | RuntimeError, cell: Cell, key: str, bench: Bench) -> Record | Failure:
+    if not isinstance(result, Exception):
+        bench.store.clear_failure(key)
+        return result
+    failure = Failure(str(result), type(result).__name__)
+    bench.store.write_failure(key, {"key": key, "arm": cell.arm.name, "seed": cell.seed, **vars(failure)})
+    return failure
