@@ -29,7 +29,7 @@ class Tuning:
 
 
 def tune(tuning: Tuning, optimizers: Mapping[Key, Optimizer], measure: Measure[Key]) -> dict[Key, Optimizer]:
-    """The optimizers with their best rate; of equal ones the lower.
+    """The optimizers with their best rate; of equal ones the nearest to the default, then the higher.
 
     Args:
         measure: trains and measures many at once, so that they can share views.
@@ -59,7 +59,7 @@ def tune(tuning: Tuning, optimizers: Mapping[Key, Optimizer], measure: Measure[K
 
 
 def _best(tried: Mapping[float, float]) -> float:
-    return max(sorted(tried), key=lambda exponent: tried[exponent])
+    return max(tried, key=lambda exponent: (tried[exponent], -abs(exponent), exponent))
 
 
 def _at(optimizer: Optimizer, exponent: float) -> Optimizer:
