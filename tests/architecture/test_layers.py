@@ -28,7 +28,7 @@ LAYERS = [
 PACKAGES = sorted(set().union(*LAYERS))
 # Files beside the packages: the version (anybody may ask for it) and `python -m softlabel`.
 FREE = {"softlabel._version"}
-LIGHT = ("plotly", "datasets", "pyarrow", "sklearn")
+LIGHT = ("plotly", "datasets", "pyarrow", "sklearn", "transformers", "timm", "torchvision", "ray", "pytorch_optimizer")
 
 
 @dataclass(frozen=True)

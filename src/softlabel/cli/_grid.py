@@ -7,11 +7,11 @@ import tyro
 
 from softlabel.cli._options import Machine, Session
 from softlabel.cli._output import print_plan
-from softlabel.cli._run import show_study, unique_names
+from softlabel.cli._run import show_study
 from softlabel.core import ConfigError
-from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe
+from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe, set_names
 from softlabel.recipes import Changes, change, find_study
-from softlabel.store import load_distilled
+from softlabel.store import is_complete, load_distilled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Grid:
     data: str | None = None
     """Another data set. See: softlabel ls datasets"""
     sets: tuple[Path, ...] | None = None
-    """Folders of distilled sets to add (softlabel distill prints them)."""
+    """Folders of distilled sets to add (softlabel distill prints them), or of images in one sub-folder per class."""
     methods: tuple[str, ...] | None = None
     """Distillation methods, instead of the study's. See: softlabel ls methods"""
     ipc: tuple[int, ...] | None = None
@@ -113,11 +113,11 @@ class Grid:
         )
         recipe = change(find_study(self.study, self.quick), changes)
         recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
-        if self.sets:
-            names = unique_names({path: load_distilled(path) for path in self.sets})
-            taken = {options.name for options in recipe.sets}
-            given = tuple(
-                GivenSet(name=f"{name} from disk" if name in taken else name, path=path) for path, name in names.items()
-            )
-            recipe = replace(recipe, given=given)
-        return recipe
+        names = set_names({path: _method(path) for path in self.sets or ()})
+        taken = {options.name for options in recipe.sets}
+        given = (GivenSet(name=f"{n} from disk" if n in taken else n, path=path) for path, n in names.items())
+        return replace(recipe, given=tuple(given))
+
+
+def _method(path: Path) -> str:
+    return load_distilled(path).method if is_complete(path) else path.resolve().name

@@ -1,15 +1,15 @@
 """softlabel run, evaluate and report: whole comparisons."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, Dataset, DistilledSet, count_of
+from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, count_of
 from softlabel.evaluation import (
     Comparison,
     SetOptions,
@@ -17,18 +17,21 @@ from softlabel.evaluation import (
     check_inputs,
     compare,
     find_protocol,
+    given_set,
     make_set,
     plan_recipe,
     plan_set,
     plan_students,
+    read_given,
     run_recipe,
+    set_names,
     set_path,
     teacher_facts,
 )
 from softlabel.recipes import find_recipe
 from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
-from softlabel.store import Store, load_distilled, read_artifact
-from softlabel.training import Execution
+from softlabel.store import Store, is_complete, load_distilled, read_artifact
+from softlabel.training import Execution, Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,10 @@ class Evaluate:
     """
 
     sets: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of distilled sets (softlabel distill prints them)."""
+    """Folders of distilled sets (softlabel distill prints them), or of images in one sub-folder per class."""
     protocol: str = "gift"
     """How students are trained. See: softlabel ls protocols"""
-    losses: tuple[str, ...] | None = None
+    losses: Annotated[tuple[str, ...] | None, tyro.conf.arg(aliases=["--loss"])] = None
     """Loss specs, each an arm on every set. Default: ce, the protocol's own, and gift (and kl under protocol gift);
     ce alone under hard labels. See: softlabel ls losses"""
     labels: str | None = None
@@ -97,20 +100,23 @@ class Evaluate:
         if self.seeds < 1:
             raise ConfigError(f"--seeds must be 1 or more. Got {self.seeds} instead.")
         comparison = self._comparison()
-        loaded = {path: load_distilled(path) for path in self.sets}
-        first = next(iter(loaded.values()))
         store, execution = self.machine.open_store(), self.machine.execution()
         group = self.teachers.load()
         teachers = {"teacher": group} if group else {}
-        data = self.data.options(first.info).load(session.progress)
-        names = unique_names(loaded)
-        families = [SetPaths(names[path], tuple((seed, path) for seed in comparison.seeds)) for path in loaded]
-        sizes = {names[path]: len(distilled) for path, distilled in loaded.items()}
-        random = self._random(loaded.values(), set(names.values()))
+        data = self.data.options(_known(self.sets, group)).load(session.progress)
+        given = {path: read_given(path, data.info, session.progress) for path in self.sets}
+        names = set_names({path: distilled.method for path, distilled in given.items()})
+        if self.machine.dry_run:
+            paths = {path: path for path in given}
+        else:
+            paths = {path: given_set(path, data.info, store, session.progress) for path in given}
+        families = [SetPaths(names[path], tuple((seed, paths[path]) for seed in comparison.seeds)) for path in given]
+        sizes = {names[path]: len(distilled) for path, distilled in given.items()}
+        random = self._random(given.values(), set(names.values()))
         for position, options in enumerate(random):
             families.insert(position, _family(options, data, comparison, store, execution))
             sizes[options.name] = options.ipc * data.info.classes
-        check_inputs(comparison, data, teachers, families, loaded.values())
+        check_inputs(comparison, data, teachers, families, given.values())
         if self.machine.dry_run:
             pairs = zip(random, families, strict=False)
             lines = [plan_set(options, family, data, None, execution) for options, family in pairs]
@@ -189,6 +195,14 @@ class Report:
                 print(f"report: {entry.html}")
 
 
+def _known(sets: Iterable[Path], teachers: Sequence[Teacher]) -> DatasetInfo | None:
+    """The data behind the first set that says so, or behind the teacher."""
+    for path in sets:
+        if is_complete(path):
+            return load_distilled(path).info
+    return teachers[0].info if teachers else None
+
+
 def show_study(study: Path, as_json: bool) -> None:
     """Write the report, and end with the result table, the verdicts and the report's path."""
     files = write_report(study)
@@ -221,13 +235,3 @@ def _family(options: SetOptions, data: Dataset, comparison: Comparison, store: S
         options.name,
         tuple((seed, set_path(options, data, [], seed, store, execution)) for seed in comparison.seeds),
     )
-
-
-def unique_names(loaded: dict[Path, DistilledSet]) -> dict[Path, str]:
-    """A name for each set by its method, numbered where several share one."""
-    names: dict[Path, str] = {}
-    for path, distilled in loaded.items():
-        name = distilled.method.partition(":")[0]
-        taken = sum(other.partition(" ")[0] == name for other in names.values())
-        names[path] = f"{name} {taken + 1}" if taken else name
-    return names

@@ -77,10 +77,10 @@ def _is_clutter(name: str) -> bool:
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> list[list[Path]]:
-    return [_class_files(folder / name) for name in names]
+    return [class_files(folder / name) for name in names]
 
 
-def _class_files(folder: Path) -> list[Path]:
+def class_files(folder: Path) -> list[Path]:
     names = _list(folder)
     for name in names:
         if Path(name).suffix.lower() not in SUFFIXES or (folder / name).is_dir():

@@ -2,6 +2,7 @@
 
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
 from softlabel.evaluation._executors import EXECUTORS, make_executor
+from softlabel.evaluation._given import given_set, read_given, set_names
 from softlabel.evaluation._plan import PlanLine, plan_recipe, plan_set, plan_students, plan_teacher
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
@@ -48,6 +49,7 @@ __all__ = [
     "compare",
     "find_protocol",
     "full_data",
+    "given_set",
     "make_executor",
     "make_set",
     "paired_difference",
@@ -55,7 +57,9 @@ __all__ = [
     "plan_set",
     "plan_students",
     "plan_teacher",
+    "read_given",
     "run_recipe",
+    "set_names",
     "set_path",
     "summarise",
     "teacher_facts",

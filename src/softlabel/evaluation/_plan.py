@@ -9,12 +9,13 @@ import torch
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
 from softlabel.distill import RdedConfig, check_work, find_method
 from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Teachers, arms, cells, check_inputs
+from softlabel.evaluation._given import read_given
 from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
 from softlabel.evaluation._units import Bench, Unit, prepare
 from softlabel.labels import FixedLabels, OnlineLabels, replay_bytes
 from softlabel.losses import Loss
 from softlabel.models import build_model
-from softlabel.store import Store, is_complete, load_distilled
+from softlabel.store import Store, is_complete
 from softlabel.training import Execution, Optimizer, Protocol, Teacher, fit, load_teacher, teacher_path
 
 PROBE_STEPS = 3
@@ -53,7 +54,7 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
     for options, family in zip(recipe.sets, paths, strict=False):
         lines.append(plan_set(options, family, data, teacher, execution))
     sizes = {options.name: options.ipc * data.info.classes for options in recipe.sets}
-    sizes |= {one.name: len(load_distilled(one.path)) for one in recipe.given}
+    sizes |= {one.name: len(read_given(one.path, data.info)) for one in recipe.given}
     labelers = {labeler.name: [teacher] for labeler in recipe.labelers}  # of one cost; which ones, is known later
     return lines + plan_students(recipe.comparison, data, paths, sizes, labelers, store=store, execution=execution)
 

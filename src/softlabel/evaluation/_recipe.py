@@ -9,6 +9,7 @@ from softlabel.core import ConfigError, Dataset, Progress, Silent, build_config,
 from softlabel.data import load_dataset
 from softlabel.distill import check_images, check_method, distill, find_method
 from softlabel.evaluation._comparison import Comparison, SetPaths
+from softlabel.evaluation._given import given_set
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
 from softlabel.models import check_model
@@ -87,7 +88,7 @@ class SetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GivenSet:
-    """A distilled set that is there already: its artifact, or a folder of class folders (`load_set`)."""
+    """A distilled set that is there already: its artifact, or class folders of images (`read_given`)."""
 
     name: str
     path: Path
@@ -185,7 +186,9 @@ def run_recipe(
         )
         for options in recipe.sets
     ]
-    sets += [SetPaths(one.name, tuple((seed, one.path) for seed in recipe.comparison.seeds)) for one in recipe.given]
+    for one in recipe.given:
+        given = given_set(one.path, data.info, store, progress)
+        sets.append(SetPaths(one.name, tuple((seed, given) for seed in recipe.comparison.seeds)))
     return compare(
         recipe.comparison,
         data,

@@ -22,7 +22,7 @@ from softlabel.core import (
     stream_seed,
 )
 from softlabel.labels import HardLabels, replayed
-from softlabel.models import build_model
+from softlabel.models import build_model, model_facts
 from softlabel.store import FileCheckpoint, Store
 from softlabel.training import (
     Execution,
@@ -296,7 +296,9 @@ def cell_identity(
     execution: Execution,
 ) -> dict[str, Any]:
     """What a run record depends on; its fingerprint is the record's key."""
+    foreign = model_facts(student)  # empty for our own models
     return {
+        **({"model": foreign} if foreign else {}),
         "distilled": distilled.digest,
         "labels": labels.fingerprint,
         "factor": distilled.factor,

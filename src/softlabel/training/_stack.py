@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from softlabel.core import UnknownNameError
+from softlabel.models import Bridged
 from softlabel.training._execution import Execution
 
 STACKS = {
@@ -91,14 +92,21 @@ class Vmap:
 
 
 class Mixed:
-    """Models of several shapes: each shape a `Vmap` of its own."""
+    """Models of several shapes: each shape a `Vmap` of its own.
+
+    A model that is alone in its shape, and those of other packages, which promise nothing under vmap, run in a `Loop`.
+    """
 
     def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
         shapes: dict[str, list[int]] = {}
         for position, model in enumerate(models):
             # The text of a module tells its layers and their settings.
             shapes.setdefault(repr(model), []).append(position)
-        self.groups = [(where, Vmap([models[i] for i in where], execution)) for where in shapes.values()]
+        self.groups: list[tuple[list[int], Loop | Vmap]] = []
+        for where in shapes.values():
+            ours = [models[position] for position in where]
+            alone = len(ours) == 1 or isinstance(ours[0], Bridged)
+            self.groups.append((where, Loop(ours, execution) if alone else Vmap(ours, execution)))
 
     def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
         """As `Loop.backward`."""

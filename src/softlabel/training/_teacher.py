@@ -23,7 +23,7 @@ from softlabel.core import (
     stream_seed,
 )
 from softlabel.losses import Loss
-from softlabel.models import as_classifier, build_model
+from softlabel.models import as_classifier, build_model, model_facts
 from softlabel.store import (
     ArtifactWriter,
     FileCheckpoint,
@@ -297,7 +297,9 @@ def _affine(have: DatasetInfo, want: DatasetInfo, device: torch.device) -> tuple
 def _identity(
     data: Dataset, arch: str, protocol: Protocol, seed: int, save_every: int, execution: Execution
 ) -> dict[str, Any]:
+    foreign = model_facts(arch)  # empty for our own models
     return {
+        **({"model": foreign} if foreign else {}),
         "arch": arch,
         "protocol": protocol.fingerprint,
         "data": data.info.digest,

@@ -1,0 +1,63 @@
+"""Distilled sets that somebody brings: artifacts, or plain class folders of images."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from softlabel.core import DatasetInfo, DistilledSet, Progress, fingerprint
+from softlabel.data import read_class_folders
+from softlabel.store import Store, is_complete, load_distilled, save_distilled
+
+
+def read_given(path: Path, info: DatasetInfo, progress: Progress | None = None) -> DistilledSet:
+    """The distilled set at `path`: an artifact, or class folders of images.
+
+    Class folders are what most tools write or can write. Images alone are enough: hard labels are the folders', and
+    soft ones come from a teacher.
+
+    Args:
+        info: the data that the set stands for.
+
+    Raises:
+        StoreError: a damaged artifact.
+        DataError: the folder does not hold images of these classes and this size.
+    """
+    if is_complete(path):
+        return load_distilled(path)
+    split = read_class_folders(path, info, progress)
+    counts = split.counts(info.classes)
+    return DistilledSet(
+        images=split.images,
+        targets=split.targets,
+        info=info,
+        method=re.sub(r"[^a-zA-Z0-9]+", "-", f"folder {path.resolve().name}").strip("-"),
+        ipc=min(counts),
+        seed=0,
+        provenance={"folder": path.resolve().name, "images_per_class": counts},
+    )
+
+
+def given_set(path: Path, info: DatasetInfo, store: Store, progress: Progress | None = None) -> Path:
+    """The artifact of a distilled set: `path` itself, or, for class folders, a lossless copy in the store.
+
+    What was decoded trains; the folder is left as it is.
+
+    Raises:
+        StoreError, DataError: as `read_given`.
+    """
+    if is_complete(path):
+        return path
+    made = read_given(path, info, progress)
+    copy = store.distilled(f"{info.name}-{made.method}", fingerprint("given", made.digest, made.method))
+    save_distilled(made, copy)
+    return copy
+
+
+def set_names(methods: Mapping[Path, str]) -> dict[Path, str]:
+    """A name for each set by its method, numbered where several share one."""
+    names: dict[Path, str] = {}
+    for path, method in methods.items():
+        name = method.partition(":")[0]
+        taken = sum(other.partition(" ")[0] == name for other in names.values())
+        names[path] = f"{name} {taken + 1}" if taken else name
+    return names
