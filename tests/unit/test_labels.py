@@ -13,11 +13,13 @@ from softlabel.core import (
     DatasetInfo,
     DistilledSet,
     LabelSource,
+    Split,
     StoreError,
     TeacherMismatchError,
     stream,
 )
 from softlabel.distill import distill
+from softlabel.evaluation import find_protocol
 from softlabel.labels import (
     FixedLabels,
     HardLabels,
@@ -29,7 +31,7 @@ from softlabel.labels import (
 )
 from softlabel.models import build_model
 from softlabel.store import save_distilled
-from softlabel.training import REGIMES, Execution, Normaliser, Teacher
+from softlabel.training import REGIMES, Execution, Normaliser, Teacher, fit
 from softlabel.views import CutMix, Flip, ShiftCrop, apply, sample
 
 ARCH = "convnet-2:width=8"
@@ -299,3 +301,38 @@ def test_what_is_no_set_of_labels(distilled: DistilledSet, tmp_path: Path) -> No
     save_distilled(distilled, tmp_path / "set")
     with pytest.raises(StoreError, match=r"set, found one of kind 'distilled'"):
         load_labels(tmp_path / "set", distilled)
+
+
+# Labels that are probabilities.
+
+
+def test_probabilities_feed_soft_cross_entropy_only(
+    distilled: DistilledSet, tmp_path: Path, execution: Execution
+) -> None:
+    table = torch.softmax(torch.randn(len(distilled), distilled.info.classes, generator=stream(0, "t")), dim=-1)
+    save_labels(FixedLabels(table, space="probabilities"), distilled, tmp_path / "labels")
+    labels = load_labels(tmp_path / "labels", distilled)
+    assert labels.space == "probabilities"
+    index = torch.arange(len(distilled))
+    torch.testing.assert_close(labels.logits(torch.zeros(1), index).softmax(dim=-1), table)
+    split = Split(distilled.images, distilled.targets)
+    protocol = replace(find_protocol("gift", epochs=1), batch=5, views="none")
+
+    def train(loss: str) -> None:
+        model = build_model("convnet-1:width=4", image_shape=distilled.info.image_shape, classes=4, seed=0)
+        settings = {"info": distilled.info, "seed": 0, "execution": execution, "labels": labels}
+        fit(model, split, protocol=protocol.with_loss(loss), **settings)
+
+    train("soft_ce")
+    train("soft_ce_ce")
+    for loss in ("gift", "cosine", "mse", "kl", "soft_ce:temperature=2"):
+        with pytest.raises(ConfigError, match="needs the teacher's logits, and these labels are probabilities"):
+            train(loss)
+
+
+def test_labels_of_another_size_are_refused(distilled: DistilledSet, tmp_path: Path) -> None:
+    for name, rows, columns in (("rows", 1, 0), ("columns", 0, 1)):
+        table = torch.zeros(len(distilled) + rows, distilled.info.classes + columns)
+        save_labels(FixedLabels(table), distilled, tmp_path / name)
+        with pytest.raises(ConfigError, match=r"are for \d+ images and \d classes; the distilled set has"):
+            load_labels(tmp_path / name, distilled)

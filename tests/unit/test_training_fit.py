@@ -48,6 +48,7 @@ class Recorder:
     images: int = 160
     classes: int = 4
     regime: str = "online"
+    space: str = "logits"
     fingerprint: str = "recorder"
     label_bytes: int = 0
     labeler_bytes: int = 0

@@ -1,5 +1,6 @@
 """softlabel run, evaluate and report: whole comparisons."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from softlabel.evaluation import (
     set_path,
     teacher_facts,
 )
+from softlabel.labels import load_labels
 from softlabel.recipes import find_recipe
 from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
 from softlabel.store import Store, is_complete, load_distilled, read_artifact
@@ -77,7 +79,7 @@ class Evaluate:
     """Loss specs, each an arm on every set. Default: ce, the protocol's own, and gift (and kl under protocol gift);
     ce alone under hard labels. See: softlabel ls losses"""
     labels: str | None = None
-    """hard, fixed or online. Default: the protocol's."""
+    """hard, fixed or online, or the folder of labels kept for the one set given. Default: the protocol's."""
     student: str = "convnet-3"
     """Model spec. See: softlabel ls models"""
     epochs: int | None = None
@@ -112,15 +114,19 @@ class Evaluate:
             paths = {path: given_set(path, data.info, store, session.progress) for path in given}
         families = [SetPaths(names[path], tuple((seed, paths[path]) for seed in comparison.seeds)) for path in given]
         sizes = {names[path]: len(distilled) for path, distilled in given.items()}
-        random = self._random(given.values(), set(names.values()))
+        folder = self._labels_folder()
+        stored = {} if folder is None else {names[self.sets[0]]: load_labels(folder, given[self.sets[0]])}
+        random = [] if stored and not group else self._random(given.values(), set(names.values()))
         for position, options in enumerate(random):
             families.insert(position, _family(options, data, comparison, store, execution))
             sizes[options.name] = options.ipc * data.info.classes
-        check_inputs(comparison, data, teachers, families, given.values())
+        check_inputs(comparison, data, teachers, families, given.values(), stored)
         if self.machine.dry_run:
             pairs = zip(random, families, strict=False)
             lines = [plan_set(options, family, data, None, execution) for options, family in pairs]
-            lines += plan_students(comparison, data, families, sizes, teachers, store=store, execution=execution)
+            lines += plan_students(
+                comparison, data, families, sizes, teachers, store=store, execution=execution, stored=stored
+            )
             print_plan(lines, execution, self.machine.json)
             return
         for options in random:
@@ -135,12 +141,14 @@ class Evaluate:
             execution=execution,
             command=session.command,
             teacher_facts=teacher_facts(self.teachers.teacher, group, store),
+            stored=stored,
             progress=session.progress,
         )
         show_study(study, self.machine.json)
 
     def _comparison(self) -> Comparison:
-        protocol = find_protocol(self.protocol, self.epochs).with_labels(self.labels)
+        regime = "fixed" if self._labels_folder() is not None else self.labels
+        protocol = find_protocol(self.protocol, self.epochs).with_labels(regime)
         own = ("kl",) if protocol.loss.name == "gift" else (protocol.loss.spec,)
         usual = ("ce",) if protocol.labels == "hard" else ("ce", *own, "gift")
         losses = usual if self.losses is None else self.losses
@@ -156,6 +164,14 @@ class Evaluate:
             full_epochs=self.full_epochs,
             full_seeds=(self.seed,),
         )
+
+    def _labels_folder(self) -> Path | None:
+        """The folder of stored labels, when --labels is one."""
+        if self.labels is None or not os.path.isdir(self.labels):
+            return None
+        if len(self.sets) > 1:
+            raise ConfigError("Stored labels belong to one distilled set. Give that one alone, or take --labels fixed.")
+        return Path(self.labels)
 
     def _random(self, loaded: Iterable[DistilledSet], taken: set[str]) -> list[SetOptions]:
         """One family of random real images for every IPC among the sets, unless random images were given."""

@@ -149,6 +149,8 @@ class LabelSource(Protocol):
 
     Attributes:
         regime: `hard`, `fixed` (one label per image) or `online` (one per view).
+        space: of the labels: `logits`, or `probabilities` (whose logarithms `logits` then gives: for losses that need
+            no more than a softmax of them).
         fingerprint: names the labels; part of every run record's identity.
         label_bytes: bytes of stored labels.
         labeler_bytes: bytes of the models that must be shipped to make the labels.
@@ -156,6 +158,8 @@ class LabelSource(Protocol):
 
     @property
     def regime(self) -> str: ...
+    @property
+    def space(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
     @property

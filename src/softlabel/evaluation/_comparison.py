@@ -19,6 +19,9 @@ AXES = ("set", "teacher", "student", "optimizer", "loss")
 Teachers = Mapping[str, Sequence[Teacher]]
 """Labelling teachers by name; several under one name are an ensemble."""
 
+Stored = Mapping[str, LabelSource]
+"""Labels that are kept beside a set, by the name of its family."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -211,11 +214,13 @@ def check_inputs(
     teachers: Teachers,
     sets: Sequence[SetPaths],
     loaded: Iterable[DistilledSet] = (),
+    stored: Stored | None = None,
 ) -> None:
     """Refuse what would fail, or mix up arms, after hours of training.
 
     Args:
         loaded: those of the distilled sets that are there already.
+        stored: labels kept beside sets; their families need no teacher.
 
     Raises:
         ConfigError: two families of sets of one name, soft losses without a teacher, more class-incremental steps
@@ -227,11 +232,15 @@ def check_inputs(
     names = [paths.name for paths in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
-    if comparison.soft_losses and not all(teachers.get(name) for name in comparison.teachers):
+    unlabelled = set(names) - set(stored or {})
+    if comparison.soft_losses and unlabelled and not all(teachers.get(name) for name in comparison.teachers):
         raise ConfigError(
             f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
             f"the loss ce alone."
         )
+    for source in (stored or {}).values():
+        for loss in comparison.losses:
+            comparison.protocol.with_loss(loss).require_space(source.space)
     if comparison.tuning is not None and data.selection is None:
         raise ConfigError(
             "Learning rates are tuned on the selection split, and there is none. Set a share of the train split aside "
@@ -247,9 +256,13 @@ def check_inputs(
             check_teacher(teacher, data.info)
 
 
-def arm_labels(arm: Arm, teachers: Teachers, distilled: DistilledSet, execution: Execution) -> LabelSource:
-    """The labels of an arm: its regime, or hard ones when its loss looks at no teacher."""
+def arm_labels(
+    arm: Arm, teachers: Teachers, stored: Stored, distilled: DistilledSet, execution: Execution
+) -> LabelSource:
+    """The labels of an arm: hard ones when its loss looks at no teacher, those stored for its set, or its teacher's."""
     if not arm.protocol.loss.needs_teacher:
         return HardLabels()
+    if arm.set_name in stored:
+        return stored[arm.set_name]
     group = teachers.get(arm.teacher, ())
     return make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)

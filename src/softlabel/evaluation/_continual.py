@@ -30,6 +30,10 @@ class SeenLabels:
         return self.source.regime
 
     @property
+    def space(self) -> str:
+        return self.source.space
+
+    @property
     def fingerprint(self) -> str:
         return fingerprint("seen", self.source.fingerprint, self.classes)
 

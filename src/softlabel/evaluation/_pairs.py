@@ -59,14 +59,14 @@ def _families(found: Sequence[Arm], axis: str) -> list[list[Arm]]:
 def _family_pairs(family: Sequence[Arm], axis: str, main_loss: str) -> list[tuple[Arm, Arm]]:
     """(earlier, later) pairs: all of a few; of many, each against the first, and the main loss against each."""
     if axis == "loss":
-        family = [arm for arm in family if arm.axes["teacher"] in ("none", family[-1].axes["teacher"])]
+        labelers = [arm.axes["teacher"] for arm in family if arm.axes["teacher"] != "none"]
+        family = [arm for arm in family if arm.axes["teacher"] in ("none", *labelers[-1:])]
     if axis == "optimizer":
-        # The drop from the first optimizer, and what tuning gains.
-        tuned = {arm.axes["optimizer"]: arm for arm in family}
+        # The drop from the first optimizer, and what tuning gains where the default rate did not fail.
+        named = {arm.axes["optimizer"]: arm for arm in family}
+        defaults = [(named.get(name.removesuffix(" (tuned)"), arm), arm) for name, arm in named.items()]
         return [(family[0], arm) for arm in family[1:]] + [
-            (tuned[name.removesuffix(" (tuned)")], arm)
-            for name, arm in tuned.items()
-            if name.endswith(" (tuned)") and tuned[name.removesuffix(" (tuned)")] is not family[0]
+            (default, arm) for default, arm in defaults if default is not arm and default is not family[0]
         ]
     if len(family) <= MOST_IN_PAIRS:
         return list(combinations(family, 2))

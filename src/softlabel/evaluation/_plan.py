@@ -8,7 +8,7 @@ import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
 from softlabel.distill import RdedConfig, check_work, find_method
-from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Teachers, arms, cells, check_inputs
+from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Stored, Teachers, arms, cells, check_inputs
 from softlabel.evaluation._given import read_given
 from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
 from softlabel.evaluation._units import Bench, Unit, prepare
@@ -119,14 +119,15 @@ def plan_students(
     *,
     store: Store,
     execution: Execution,
+    stored: Stored | None = None,
 ) -> list[PlanLine]:
     """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets.
 
     Rates that are to be tuned are not known before: their arms, and the search, are not in the forecast.
     """
-    check_inputs(comparison, data, teachers, paths)
+    check_inputs(comparison, data, teachers, paths, stored=stored)
     lines: dict[str, PlanLine] = {}
-    bench = Bench(data=data, teachers=teachers, store=store, execution=execution)
+    bench = Bench(data=data, teachers=teachers, stored=stored or {}, store=store, execution=execution)
     by_seed = {(family.name, seed): path for family in paths for seed, path in family.by_seed}
     paces: dict[str, float] = {}
     replays: set[str] = set()
@@ -158,7 +159,7 @@ def plan_students(
 
 def _stand_in(protocol: Protocol, teachers: Sequence[Teacher], data: Dataset) -> LabelSource:
     """Labels of the same cost."""
-    if protocol.labels == "online":
+    if protocol.labels == "online" and teachers:
         return OnlineLabels(tuple(teachers), data.info)
     return FixedLabels(torch.zeros(len(data.train), data.info.classes))
 

@@ -227,6 +227,8 @@ def _train(
     for position, history in zip(trainees, histories, strict=True):
         cell = cells[position]
         if isinstance(history, SoftlabelError):
+            if store is not None:  # nothing to go on from: it would fail again
+                FileCheckpoint(store.student(cell.key)).clear()
             results[position] = history
             continue
         outcome = _outcome(history, execution, len(cells))

@@ -20,7 +20,18 @@ from softlabel.core import (
     plain,
 )
 from softlabel.distill import own_loss
-from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetPaths, Teachers, arms, cells, check_inputs
+from softlabel.evaluation._comparison import (
+    AXES,
+    Arm,
+    Cell,
+    Comparison,
+    SetPaths,
+    Stored,
+    Teachers,
+    arms,
+    cells,
+    check_inputs,
+)
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
 from softlabel.evaluation._pairs import compare_arms
 from softlabel.evaluation._rates import tune_rates
@@ -46,6 +57,7 @@ def compare(
     execution: Execution,
     command: str,
     teacher_facts: Mapping[str, Any] | None = None,
+    stored: Stored | None = None,
     executor: Executor | None = None,
     stack: str = "auto",
     stack_size: int = STACK_SIZE,
@@ -60,6 +72,7 @@ def compare(
         sets: the distilled sets, by name.
         command: what a person types to get this study again.
         teacher_facts: JSON-ready facts about the teacher for the report.
+        stored: labels kept beside sets, by the name of the family; no teacher labels these.
         executor: who trains; this process by default.
         stack, stack_size: how students on the same views are run, and how many at most together.
         retry: train cells again that failed before.
@@ -76,10 +89,12 @@ def compare(
     progress = progress or Silent()
     executor = executor or LocalExecutor()
     loaded = {path: load_distilled(path) for paths in sets for _, path in paths.by_seed}
-    check_inputs(comparison, data, teachers, sets, loaded.values())
+    check_inputs(comparison, data, teachers, sets, loaded.values(), stored)
     for teacher in (teacher for name in comparison.teachers for teacher in teachers.get(name, ())):
         warn_if_weaker(teacher.to(execution.torch_device), data, execution)
-    bench = Bench(data=data, teachers=teachers, store=store, execution=execution, stack=stack, retry=retry)
+    bench = Bench(
+        data=data, teachers=teachers, stored=stored or {}, store=store, execution=execution, stack=stack, retry=retry
+    )
     paths = {(family.name, seed): path for family in sets for seed, path in family.by_seed}
     tuned = tune_rates(comparison, bench, sets, progress) if comparison.tuning is not None else {}
     plan = cells(comparison, arms(comparison, [family.name for family in sets], data.info.classes, tuned))

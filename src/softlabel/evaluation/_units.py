@@ -1,7 +1,7 @@
 """The unit of work of a grid: cells that share their views, trained as one stack; and who carries units out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol as Interface
 
@@ -15,7 +15,7 @@ from softlabel.core import (
     StoreError,
     fingerprint,
 )
-from softlabel.evaluation._comparison import Cell, Teachers, arm_labels
+from softlabel.evaluation._comparison import Cell, Stored, Teachers, arm_labels
 from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
 from softlabel.evaluation._students import Job, Record, cell_identity, full_data, train_students
 from softlabel.store import Store, load_distilled
@@ -48,12 +48,14 @@ class Bench:
     """All that a unit needs besides itself.
 
     Attributes:
+        stored: labels kept beside sets, by family.
         retry: train cells again that failed before.
         stack: see `softlabel.training.STACKS`.
     """
 
     data: Dataset
     teachers: Teachers
+    stored: Stored = field(default_factory=dict)
     store: Store
     execution: Execution
     stack: str = "auto"
@@ -117,7 +119,7 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
         arm = cell.arm
         name = (arm.protocol.labels, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
         if name not in sources:
-            made = arm_labels(arm, bench.teachers, replace(distilled, info=whole.info), bench.execution)
+            made = arm_labels(arm, bench.teachers, bench.stored, replace(distilled, info=whole.info), bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
         labels[cell] = sources[name]
         protocol = replace(arm.protocol, labels=labels[cell].regime)

@@ -22,13 +22,13 @@ def save_labels(labels: FixedLabels, distilled: DistilledSet, path: Path) -> Non
     meta = {
         "fingerprint": labels.fingerprint,
         "regime": labels.regime,
-        "space": "logits",
+        "space": labels.space,
         "classes": list(distilled.info.class_names),
         "distilled": distilled.digest,
         "teachers": list(labels.teachers),
     }
     with new_artifact(path, "labels", meta) as writer:
-        writer.write_tensors("labels.safetensors", {"logits": labels.table})
+        writer.write_tensors("labels.safetensors", {labels.space: labels.table})
 
 
 def load_labels(path: Path, distilled: DistilledSet) -> FixedLabels:
@@ -36,7 +36,7 @@ def load_labels(path: Path, distilled: DistilledSet) -> FixedLabels:
 
     Raises:
         StoreError: no labels there, or a corrupt file.
-        ConfigError: they belong to other images.
+        ConfigError: they belong to other images, or disagree with them in number or classes.
     """
     artifact = read_artifact(path, "labels")
     if artifact.meta["distilled"] != distilled.digest:
@@ -44,5 +44,13 @@ def load_labels(path: Path, distilled: DistilledSet) -> FixedLabels:
             f"The labels at {path} were made for another distilled set ({artifact.meta['distilled']}, not "
             f"{distilled.digest}). Make labels for this one with: softlabel label"
         )
-    table = artifact.tensors("labels.safetensors")["logits"].clone()
-    return FixedLabels(table, tuple(artifact.meta["teachers"]))
+    space = artifact.meta["space"]
+    table = artifact.tensors("labels.safetensors").get(space)
+    if space not in ("logits", "probabilities") or table is None or table.ndim != 2:
+        raise ConfigError(f"The labels at {path} are neither logits nor probabilities [N, classes]. Make them again.")
+    if table.shape != (len(distilled), distilled.info.classes):
+        raise ConfigError(
+            f"The labels at {path} are for {table.shape[0]} images and {table.shape[1]} classes; the distilled set has "
+            f"{len(distilled)} and {distilled.info.classes}. Give the labels that were made for it."
+        )
+    return FixedLabels(table.clone(), tuple(artifact.meta["teachers"]), space=space)

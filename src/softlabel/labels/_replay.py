@@ -41,6 +41,10 @@ class ReplayedLabels:
         return self.source.regime
 
     @property
+    def space(self) -> str:
+        return self.source.space
+
+    @property
     def fingerprint(self) -> str:
         return self.source.fingerprint
 

@@ -10,6 +10,7 @@ from softlabel.core import ConfigError, DatasetInfo, DistilledSet, NonFiniteLoss
 from softlabel.training import Execution, Normaliser, Teacher, check_teacher, mean_logits
 
 BATCH = 512
+_LEAST = 1e-30  # a probability of 0, as top-k labels have, must keep a finite logarithm
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class HardLabels:
     """The class index only."""
 
     regime: str = "hard"
+    space: str = "logits"
     fingerprint: str = "hard"
     label_bytes: int = 0
     labeler_bytes: int = 0
@@ -31,20 +33,22 @@ class HardLabels:
 
 @dataclass(frozen=True)
 class FixedLabels:
-    """One soft label per image, made once on the image as it is (no-distillation; space: logits).
+    """One soft label per image, made once on the image as it is (no-distillation).
 
     Attributes:
-        table: float32 logits [N, classes], row i for image i of the distilled set.
+        table: float32 [N, classes], row i for image i of the distilled set: logits, or probabilities as `space` says.
         teachers: fingerprints of the teachers whose mean logits these are.
     """
 
     table: Tensor
     teachers: tuple[str, ...] = ()
     regime: str = "fixed"
+    space: str = "logits"
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint("fixed", tensor_fingerprint(self.table))
+        kind = "fixed" if self.space == "logits" else f"fixed {self.space}"
+        return fingerprint(kind, tensor_fingerprint(self.table))
 
     @property
     def label_bytes(self) -> int:
@@ -58,8 +62,9 @@ class FixedLabels:
         return replace(self, table=self.table.to(device))
 
     def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor:
-        """The rows at `index`; the views are not looked at."""
-        return self.table[index]
+        """The rows at `index`, probabilities as logarithms; the views are not looked at."""
+        labels = self.table[index]
+        return labels if self.space == "logits" else labels.clamp_min(_LEAST).log()
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class OnlineLabels:
     teachers: tuple[Teacher, ...]
     info: DatasetInfo
     regime: str = "online"
+    space: str = "logits"
 
     @property
     def fingerprint(self) -> str:

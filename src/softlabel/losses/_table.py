@@ -84,6 +84,15 @@ class Loss:
     def needs_teacher(self) -> bool:
         return LOSSES[self.name].needs_teacher
 
+    @property
+    def needs_logits(self) -> bool:
+        """Whether the teacher's probabilities are not enough: all soft losses but soft cross-entropy at T = 1."""
+        return self.needs_teacher and not (self.name in ("soft_ce", "soft_ce_ce") and not self._tempered)
+
+    @property
+    def _tempered(self) -> bool:
+        return dict(self.options).get("temperature", 1.0) != 1.0
+
     def function(self) -> LossFunction:
         """`loss(*, student, teacher, target) -> [B]` with the options bound."""
         return partial(LOSSES[self.name].function, **dict(self.options))

@@ -313,6 +313,7 @@ def _require_shared_views(trainees: Sequence[Trainee], split: Split, info: Datas
     for trainee in trainees:
         regime = trainee.labels.regime if trainee.labels is not None else "hard"
         trainee.protocol.with_labels(regime).require_labels()
+        trainee.protocol.require_space(trainee.labels.space if trainee.labels is not None else "logits")
         if views(trainee.protocol) != views(first):
             raise ConfigError(
                 f"Models of one stack see the same views. The protocols {first.name!r} and {trainee.protocol.name!r} "

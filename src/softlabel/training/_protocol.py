@@ -149,6 +149,14 @@ class Protocol:
                 f"or take the loss ce."
             )
 
+    def require_space(self, space: str) -> None:
+        """Raises ConfigError when the loss needs logits and the labels are not."""
+        if self.loss.needs_logits and space != "logits":
+            raise ConfigError(
+                f"The loss {self.loss.spec!r} needs the teacher's logits, and these labels are {space}, which have "
+                f"lost them. Make labels from a teacher (softlabel label), or take soft_ce."
+            )
+
     def policy(self, factor: int) -> Policy:
         """The view operations for training images of `factor` tiles per side."""
         return POLICIES[self.views](factor) if isinstance(self.views, str) else self.views
