@@ -197,7 +197,14 @@ def test_units_hold_at_most_so_many(comparison: Comparison, at_most: int, sizes:
 
 @pytest.mark.parametrize(
     "change",
-    [{"epochs": 2}, {"extra_epoch": True}, {"batch": 4}, {"batch": "rded"}, {"views": "none"}, {"views": "gift-factor"}],
+    [
+        {"epochs": 2},
+        {"extra_epoch": True},
+        {"batch": 4},
+        {"batch": "rded"},
+        {"views": "none"},
+        {"views": "gift-factor"},
+    ],
     ids=lambda change: "-".join(map(str, *change.items())),
 )
 def test_cells_of_other_views_are_another_unit(comparison: Comparison, change: dict[str, Any]) -> None:
@@ -309,9 +316,7 @@ def test_a_retry_that_works_clears_the_failure(
     assert not list((store.root / "failures").glob("*.json"))
 
 
-def test_an_intolerant_comparison_raises_when_the_others_are_done(
-    run: Compare, loud: Comparison, store: Store
-) -> None:
+def test_an_intolerant_comparison_raises_when_the_others_are_done(run: Compare, loud: Comparison, store: Store) -> None:
     with pytest.raises(NonFiniteLossError, match=r"8 students of 16 failed; the others are finished and kept.*sgd"):
         run(store, comparison=loud)
     assert len(records_of(store)) == 8

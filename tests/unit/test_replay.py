@@ -165,7 +165,7 @@ def test_other_views_or_labels_have_another_table(
         settings["execution"] = Execution("cpu", "bf16")
     train(jobs(other, source, ["kl"]), store=store, **settings)
     assert sum(labels.seen) == other.epochs * 12
-    assert len(tables(store)) == (2 if what != "epochs" else len(tables(store)))
+    assert len(tables(store)) == 2
 
 
 def test_fixed_labels_and_hard_ones_are_not_replayed(
@@ -283,6 +283,7 @@ def test_a_student_that_goes_on_beside_fresh_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The first epochs' rows come from the fresh ones, so the table is whole."""
+
     def fit(*args: Any, **settings: Any) -> Any:
         return fit_stack(*args, **settings, save_seconds=0.0)
 
@@ -337,9 +338,7 @@ def test_a_table_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize("what", ["bit", "short", "missing", "manifest"])
-def test_a_damaged_table_is_refused(
-    what: str, train: Train, protocol: Protocol, labels: Counted, store: Store
-) -> None:
+def test_a_damaged_table_is_refused(what: str, train: Train, protocol: Protocol, labels: Counted, store: Store) -> None:
     train(jobs(protocol, labels, ["kl"]), store=store)
     [path] = tables(store)
     file = path / "logits.safetensors"

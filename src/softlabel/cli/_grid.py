@@ -28,30 +28,8 @@ class Grid:
     """Name of the study. See: softlabel ls studies"""
     quick: bool = False
     """The quick setting: minutes on two CPU cores, to see that everything works."""
-    data: str | None = None
-    """Another data set. See: softlabel ls datasets"""
     sets: tuple[Path, ...] | None = None
     """Folders of distilled sets to add (softlabel distill prints them), or of images in one sub-folder per class."""
-    methods: tuple[str, ...] | None = None
-    """Distillation methods, instead of the study's. See: softlabel ls methods"""
-    ipc: tuple[int, ...] | None = None
-    """Images per class, instead of the study's."""
-    arch: str | None = None
-    """The teacher's architecture, and the students' where the study has one kind."""
-    teacher_epochs: int | None = None
-    """Epochs of the teacher."""
-    students: tuple[str, ...] | None = None
-    """Student models, instead of the study's. See: softlabel ls models"""
-    losses: tuple[str, ...] | None = None
-    """Losses, instead of the study's. See: softlabel ls losses"""
-    optimizers: tuple[str, ...] | None = None
-    """Optimizers, instead of the study's, e.g. adamw sgd:momentum=0.9. See: softlabel ls optimizers"""
-    tune: bool = False
-    """Search every learning rate on the selection split, as further arms (the full optimizers study does)."""
-    default_rates: bool = False
-    """No search of learning rates where the study has one."""
-    steps: int | None = None
-    """Steps of class-incremental learning, instead of the study's."""
     epochs: int | None = None
     """Student epochs, instead of the study's."""
     seed: int | None = None
@@ -70,13 +48,12 @@ class Grid:
     """How many students on the same views are trained together at most."""
     retry: bool = False
     """Train cells again that failed before."""
+    changes: Changes = field(default_factory=Changes)
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
         if self.stack_size < 1:
             raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
-        if self.tune and self.default_rates:
-            raise ConfigError("--tune and --default-rates exclude each other. Keep one.")
         executor = make_executor(self.executor, address=self.address, workers=self.workers)
         recipe = self._recipe()
         store, execution = self.machine.open_store(), self.machine.execution()
@@ -99,19 +76,7 @@ class Grid:
         show_study(study, self.machine.json)
 
     def _recipe(self) -> Recipe:
-        changes = Changes(
-            data=self.data,
-            methods=self.methods,
-            ipc=self.ipc,
-            arch=self.arch,
-            teacher_epochs=self.teacher_epochs,
-            students=self.students,
-            losses=self.losses,
-            optimizers=self.optimizers,
-            tune=True if self.tune else False if self.default_rates else None,
-            steps=self.steps,
-        )
-        recipe = change(find_study(self.study, self.quick), changes)
+        recipe = change(find_study(self.study, self.quick), self.changes)
         recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
         names = set_names({path: _method(path) for path in self.sets or ()})
         taken = {options.name for options in recipe.sets}

@@ -14,36 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softlabel.core import Dataset, DatasetInfo, DistilledSet, LabelSource, Split, fingerprint, stream
+from softlabel.core import Dataset, DatasetInfo, DistilledSet, Split, fingerprint, stream
 from softlabel.evaluation._statistics import summarise
+from softlabel.labels import WrappedLabels
 
 
 @dataclass(frozen=True)
-class SeenLabels:
+class SeenLabels(WrappedLabels):
     """The logits of `source` for some classes, in their order."""
 
-    source: LabelSource
     classes: tuple[int, ...]
-
-    @property
-    def regime(self) -> str:
-        return self.source.regime
-
-    @property
-    def space(self) -> str:
-        return self.source.space
 
     @property
     def fingerprint(self) -> str:
         return fingerprint("seen", self.source.fingerprint, self.classes)
-
-    @property
-    def label_bytes(self) -> int:
-        return self.source.label_bytes
-
-    @property
-    def labeler_bytes(self) -> int:
-        return self.source.labeler_bytes
 
     def to(self, device: torch.device) -> "SeenLabels":
         return replace(self, source=self.source.to(device))

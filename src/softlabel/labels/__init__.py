@@ -10,6 +10,7 @@ from softlabel.labels._sources import (
     make_labels,
     online_labels,
 )
+from softlabel.labels._wrapped import WrappedLabels
 
 __all__ = [
     "REPLAY_BYTES",
@@ -17,6 +18,7 @@ __all__ = [
     "HardLabels",
     "OnlineLabels",
     "ReplayedLabels",
+    "WrappedLabels",
     "fixed_labels",
     "load_labels",
     "make_labels",

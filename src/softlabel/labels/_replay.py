@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from softlabel.core import LabelSource, SoftlabelWarning, StoreError, fingerprint, human_bytes
+from softlabel.labels._wrapped import WrappedLabels
 from softlabel.store import Store, is_complete, new_artifact, new_table, read_artifact
 
 REPLAY_BYTES = 8_000_000_000
@@ -21,7 +22,7 @@ _NAME = "logits"
 
 
 @dataclass(frozen=True)
-class ReplayedLabels:
+class ReplayedLabels(WrappedLabels):
     """The labels of `source`, float32 and bit for bit, kept row by row.
 
     A row is one view of a training: epoch * N + position in the epoch. Bytes, fingerprint and regime are the source's:
@@ -32,29 +33,8 @@ class ReplayedLabels:
         known: bool [rows]; which rows are filled.
     """
 
-    source: LabelSource
     table: Tensor
     known: Tensor
-
-    @property
-    def regime(self) -> str:
-        return self.source.regime
-
-    @property
-    def space(self) -> str:
-        return self.source.space
-
-    @property
-    def fingerprint(self) -> str:
-        return self.source.fingerprint
-
-    @property
-    def label_bytes(self) -> int:
-        return self.source.label_bytes
-
-    @property
-    def labeler_bytes(self) -> int:
-        return self.source.labeler_bytes
 
     def to(self, device: torch.device) -> "ReplayedLabels":
         return ReplayedLabels(self.source.to(device), self.table, self.known)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softlabel.core import UnknownNameError
+from softlabel.core import ConfigError, UnknownNameError
 from softlabel.evaluation import (
     Comparison,
     DataOptions,
@@ -179,24 +179,34 @@ def find_study(name: str, quick: bool = False) -> Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a person changes of a study; None leaves it.
-
-    Attributes:
-        data: a data spec; with another number of channels or pixels the architectures must fit.
-        methods: distillation method specs, or the studies' short names (`METHODS`).
-        arch: teacher's architecture, and the students' where the study has one kind only.
-    """
+    """What a person changes of a study; what is None stays the study's."""
 
     data: str | None = None
+    """Another data set. See: softlabel ls datasets"""
     methods: tuple[str, ...] | None = None
+    """Distillation methods: specs, or random, herding and rded as the studies have them."""
     ipc: tuple[int, ...] | None = None
+    """Images per class."""
     arch: str | None = None
+    """The teacher's architecture, and the students' where the study has one kind."""
     teacher_epochs: int | None = None
+    """Epochs of the teacher."""
     students: tuple[str, ...] | None = None
+    """Student models. See: softlabel ls models"""
     losses: tuple[str, ...] | None = None
+    """Losses. See: softlabel ls losses"""
     optimizers: tuple[str, ...] | None = None
-    tune: bool | None = None
+    """Optimizers, e.g. adamw sgd:momentum=0.9. See: softlabel ls optimizers"""
+    tune: bool = False
+    """Search every learning rate on the selection split, as further arms (the full optimizers study does)."""
+    default_rates: bool = False
+    """No search of learning rates where the study has one."""
     steps: int | None = None
+    """Steps of class-incremental learning."""
+
+    def __post_init__(self) -> None:
+        if self.tune and self.default_rates:
+            raise ConfigError("--tune and --default-rates exclude each other. Keep one.")
 
 
 def change(recipe: Recipe, changes: Changes) -> Recipe:
@@ -219,7 +229,7 @@ def change(recipe: Recipe, changes: Changes) -> Recipe:
         "steps": changes.steps,
     }
     comparison = replace(comparison, **{key: value for key, value in given.items() if value is not None})
-    if changes.tune is not None:
+    if changes.tune or changes.default_rates:
         comparison = replace(comparison, tuning=Tuning() if changes.tune else None)
     sets = recipe.sets
     if changes.methods is not None or changes.ipc is not None:
