@@ -21,7 +21,7 @@ from softlabel.evaluation import (
     find_protocol,
 )
 from softlabel.losses import Loss
-from softlabel.training import TEACHER_PROTOCOL
+from softlabel.training import TEACHER_PROTOCOL, Checks
 
 METHODS = {"random": "random", "herding": "herding", "rded": "rded:factor=1,crops=5,images=300"}
 ALL_LOSSES = ("ce", "kl", "kl_scaled", "soft_ce", "soft_ce_ce", "mse", "mse_ce", "cosine", "gift")
@@ -250,12 +250,12 @@ def _study(
     labelers: tuple[Labeler, ...] = (Labeler(),),
     **settings: Any,
 ) -> Recipe:
-    epochs = QUICK_EPOCHS if quick else FULL_EPOCHS
+    protocol = find_protocol("gift", epochs=QUICK_EPOCHS if quick else FULL_EPOCHS)
     teacher_epochs = QUICK_TEACHER_EPOCHS if quick else TEACHER_EPOCHS
     comparison = Comparison(
         name=f"{name}-quick" if quick else name,
         title=title,
-        protocol=find_protocol("gift", epochs=epochs),
+        protocol=replace(protocol, checks=Checks(count=1)) if quick else protocol,
         losses=tuple({Loss.parse(loss): loss for loss in losses}.values()),
         seeds=(0, 1) if quick else (0, 1, 2),
         **{"students": ("convnet-3",), **settings},
