@@ -321,3 +321,16 @@ def test_sizes_read_well(count: int, text: str) -> None:
 )
 def test_times_read_well(seconds: float, text: str) -> None:
     assert human_seconds(seconds) == text
+
+
+def test_some_classes_of_a_data_set(tiny_data: Dataset) -> None:
+    part = tiny_data.of_classes((3, 1))
+    assert part.info.class_names == ("class d", "class b")
+    assert part.info.digest != tiny_data.info.digest
+    assert (part.info.mean, part.info.std) == (tiny_data.info.mean, tiny_data.info.std)
+    for mine, whole in ((part.train, tiny_data.train), (part.test, tiny_data.test)):
+        assert torch.equal(mine.images[mine.targets == 0], whole.images[whole.targets == 3])
+        assert torch.equal(mine.images[mine.targets == 1], whole.images[whole.targets == 1])
+        assert set(mine.targets.tolist()) == {0, 1}
+    assert part.selection is None
+    assert tiny_data.of_classes(range(4)).train.digest == tiny_data.train.digest

@@ -356,3 +356,17 @@ def test_decoding_does_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         found += to_tensors([part], image_size=None, channels=None, what="x", progress=Silent())
     assert torch.equal(found[0].images, found[1].images)
+
+
+def test_the_first_classes_only() -> None:
+    whole, part = load_dataset("digits"), load_dataset("digits", classes=3, selection=0.2)
+    assert part.info.class_names == whole.info.class_names[:3]
+    assert part.info.options == {"spec": "digits", "selection": 0.2, "classes": 3}
+    assert part.selection is not None
+    kept = torch.cat([part.train.targets, part.selection.targets])
+    assert kept.bincount().tolist() == whole.train.counts(10)[:3]
+    assert load_dataset("digits", classes=10).train.digest == whole.train.digest
+    with pytest.raises(ConfigError, match=r"digits has 10 classes. Ask for fewer than 11\."):
+        load_dataset("digits", classes=11)
+    with pytest.raises(ConfigError, match="classes must be 2 or more"):
+        load_dataset("digits", classes=1)

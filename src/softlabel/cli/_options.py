@@ -70,6 +70,8 @@ class Data:
     """1 for grey, 3 for colour. Default: as the images are."""
     selection: float = 0.0
     """Share of the train split to set aside for choosing things (0 to 0.5)."""
+    classes: int | None = None
+    """Keep only so many classes, the first by index. Default: all."""
 
     def options(self, known: DatasetInfo | None = None) -> DataOptions:
         """What to load: as asked, or as the data behind a set or teacher was loaded.
@@ -79,7 +81,13 @@ class Data:
         """
         size = _size(self.image_size)
         if self.data is not None:
-            return DataOptions(spec=self.data, image_size=size, channels=self.channels, selection=self.selection)
+            return DataOptions(
+                spec=self.data,
+                image_size=size,
+                channels=self.channels,
+                selection=self.selection,
+                classes=self.classes,
+            )
         if known is None:
             raise ConfigError("Which data? Name it with --data, for example --data cifar10. See: softlabel ls datasets")
         before = known.options
@@ -88,6 +96,7 @@ class Data:
             image_size=size or (tuple(before["image_size"]) if "image_size" in before else None),
             channels=self.channels or before.get("channels"),
             selection=self.selection or before.get("selection", 0.0),
+            classes=self.classes or before.get("classes"),
         )
 
 

@@ -1,6 +1,7 @@
 """The nouns that every layer shares, as frozen dataclasses of plain data and tensors."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,6 +47,11 @@ class DatasetInfo:
         """(channels, height, width)."""
         return (self.channels, self.height, self.width)
 
+    def of_classes(self, classes: Sequence[int]) -> "DatasetInfo":
+        """The same data with these classes only; mean and std stay those of the whole."""
+        names = tuple(self.class_names[index] for index in classes)
+        return replace(self, class_names=names, digest=fingerprint("seen", self.digest, tuple(classes)))
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DatasetInfo":
         lists = {key: tuple(data[key]) for key in ("class_names", "mean", "std")}
@@ -82,6 +88,14 @@ class Split:
         """The images and targets at `index` (int64 [M]), copied."""
         return Split(self.images.index_select(0, index), self.targets[index])
 
+    def of_classes(self, classes: Sequence[int]) -> "Split":
+        """The images of some classes, in their order here; targets become places in `classes`."""
+        place = torch.full((max(*classes, int(self.targets.max()) if len(self) else 0) + 1,), -1)
+        place[list(classes)] = torch.arange(len(classes))
+        targets = place[self.targets]
+        keep = (targets >= 0).nonzero().flatten()
+        return Split(self.images.index_select(0, keep), targets[keep])
+
     def counts(self, classes: int) -> list[int]:
         """How many images each class has."""
         return [int(count) for count in torch.bincount(self.targets, minlength=classes)]
@@ -95,6 +109,13 @@ class Dataset:
     train: Split
     test: Split
     selection: Split | None = None
+
+    def of_classes(self, classes: Sequence[int]) -> "Dataset":
+        """The same data with these classes only, numbered by their place in `classes`."""
+        selection = None if self.selection is None else self.selection.of_classes(classes)
+        return Dataset(
+            self.info.of_classes(classes), self.train.of_classes(classes), self.test.of_classes(classes), selection
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ def load_dataset(
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
     selection: float = 0.0,
+    classes: int | None = None,
     seed: int = 0,
     test_fraction: float = 0.2,
     cache: Path | None = None,
@@ -53,6 +54,7 @@ def load_dataset(
             every image to; None keeps their own size, which must then be one.
         channels: 1 (grey) or 3 (RGB); None is 1 if every image is grey, else 3.
         selection: the share of each class, 0 to 0.5, to carve out of train for choosing anything.
+        classes: keep only so many classes, the first by index; None keeps all.
         seed: of the carve.
         test_fraction: the share of each class that becomes the test split of data that has none. Which
             images is fixed and does not depend on `seed`.
@@ -68,7 +70,7 @@ def load_dataset(
         DataError: the data was not found, or cannot be read as labelled images.
         MissingExtraError: pyarrow or datasets is needed and absent.
     """
-    _check_options(image_size, channels, selection, test_fraction)
+    _check_options(image_size, channels, selection, test_fraction, classes)
     source = _source(spec)
     options: dict[str, object] = {"image_size": image_size, "channels": channels, "test_fraction": test_fraction}
     whole = _cached(
@@ -78,9 +80,14 @@ def load_dataset(
         cache or cache_root(),
         lambda: _read(spec, source.read(), image_size, channels, test_fraction, progress),
     )
-    again = {"spec": _whole_path(spec), "image_size": image_size, "channels": channels, "selection": selection}
+    again = {"spec": _whole_path(spec), "image_size": image_size, "channels": channels, "selection": selection,
+             "classes": classes}  # fmt: skip
     given = {key: value for key, value in again.items() if value}
     whole = dataclasses.replace(whole, info=dataclasses.replace(whole.info, name=spec, options=given))
+    if classes is not None:
+        if classes > whole.info.classes:
+            raise ConfigError(f"{spec} has {whole.info.classes} classes. Ask for fewer than {classes}.")
+        whole = whole.of_classes(range(classes))
     if not selection:
         return whole
     names = whole.info.class_names
@@ -167,8 +174,14 @@ def _read(
 
 
 def _check_options(
-    image_size: tuple[int, int] | None, channels: int | None, selection: float, test_fraction: float
+    image_size: tuple[int, int] | None,
+    channels: int | None,
+    selection: float,
+    test_fraction: float,
+    classes: int | None,
 ) -> None:
+    if classes is not None and classes < 2:
+        raise ConfigError(f"classes must be 2 or more. Got {classes!r} instead.")
     if image_size is not None and not _is_size(image_size):
         raise ConfigError(
             f"image_size must be (height, width), two whole numbers from 1 to {MAX_SIDE}. Got {image_size!r} instead."

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softlabel.core import Dataset, DatasetInfo, DistilledSet, Split, fingerprint, stream
+from softlabel.core import DistilledSet, Split, fingerprint, stream
 from softlabel.evaluation._statistics import summarise
 from softlabel.labels import WrappedLabels
 
@@ -50,22 +50,15 @@ def seen_after(classes: int, steps: int) -> list[int]:
     return [sum(sizes[: step + 1]) for step in range(steps)]
 
 
-def seen_data(data: Dataset, classes: tuple[int, ...]) -> Dataset:
-    """`data` with these classes only, numbered by their place in `classes`."""
-    selection = None if data.selection is None else _seen_split(data.selection, classes)
-    train, test = _seen_split(data.train, classes), _seen_split(data.test, classes)
-    return Dataset(_seen_info(data.info, classes), train, test, selection)
-
-
 def seen_set(distilled: DistilledSet, classes: tuple[int, ...]) -> DistilledSet:
     """`distilled` with these classes only; its bytes by their share of the images."""
-    part = _seen_split(Split(distilled.images, distilled.targets), classes)
+    part = Split(distilled.images, distilled.targets).of_classes(classes)
     share = len(part) / max(1, len(distilled))
     return replace(
         distilled,
         images=part.images,
         targets=part.targets,
-        info=_seen_info(distilled.info, classes),
+        info=distilled.info.of_classes(classes),
         image_bytes=round(share * distilled.image_bytes),
     )
 
@@ -111,18 +104,3 @@ def _forgetting(steps: Sequence[Mapping[str, Any]]) -> float:
 def _mean(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else 0.0
-
-
-def _seen_split(split: Split, classes: tuple[int, ...]) -> Split:
-    place = torch.full((int(split.targets.max()) + 1 if len(split) else 1,), -1)
-    for position, index in enumerate(classes):
-        if index < len(place):
-            place[index] = position
-    targets = place[split.targets]
-    keep = (targets >= 0).nonzero().flatten()
-    return Split(split.images.index_select(0, keep), targets[keep])
-
-
-def _seen_info(info: DatasetInfo, classes: tuple[int, ...]) -> DatasetInfo:
-    names = tuple(info.class_names[index] for index in classes)
-    return replace(info, class_names=names, digest=fingerprint("seen", info.digest, classes))

@@ -33,6 +33,7 @@ class DataOptions:
     image_size: tuple[int, int] | None = None
     channels: int | None = None
     selection: float = 0.0
+    classes: int | None = None
 
     def load(self, progress: Progress | None = None) -> Dataset:
         return load_dataset(
@@ -40,6 +41,7 @@ class DataOptions:
             image_size=self.image_size,
             channels=self.channels,
             selection=self.selection,
+            classes=self.classes,
             progress=progress or Silent(),
         )
 

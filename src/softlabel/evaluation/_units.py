@@ -16,7 +16,7 @@ from softlabel.core import (
     fingerprint,
 )
 from softlabel.evaluation._comparison import Cell, Stored, Teachers, arm_labels
-from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
+from softlabel.evaluation._continual import SeenLabels, class_order, seen_set
 from softlabel.evaluation._students import Job, Record, cell_identity, full_data, train_students
 from softlabel.store import Store, load_distilled
 from softlabel.training import Execution, is_out_of_memory
@@ -112,7 +112,7 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
     data, distilled = bench.data, whole
     seen = class_order(data.info.classes, first.seed)[: first.arm.seen]
     if seen:
-        data, distilled = seen_data(data, seen), seen_set(whole, seen)
+        data, distilled = data.of_classes(seen), seen_set(whole, seen)
     sources: dict[tuple[str, str], LabelSource] = {}
     labels, keys = dict[Cell, LabelSource](), dict[Cell, str]()
     for cell in unit.cells:

@@ -183,6 +183,8 @@ class Changes:
 
     data: str | None = None
     """Another data set. See: softlabel ls datasets"""
+    classes: int | None = None
+    """Keep only so many classes, the first by index."""
     methods: tuple[str, ...] | None = None
     """Distillation methods: specs, or random, herding and rded as the studies have them."""
     ipc: tuple[int, ...] | None = None
@@ -236,6 +238,8 @@ def change(recipe: Recipe, changes: Changes) -> Recipe:
         ipcs = changes.ipc or tuple(sorted({options.ipc for options in sets}))
         sets = _sets(changes.methods or tuple(dict.fromkeys(_short(options.method) for options in sets)), ipcs)
     data = recipe.data if changes.data is None else replace(recipe.data, spec=changes.data)
+    if changes.classes is not None:
+        data = replace(data, classes=changes.classes)
     return replace(recipe, data=data, teacher=teacher, sets=sets, comparison=comparison)
 
 
