@@ -197,11 +197,31 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["ls"])
 
 
+def test_progress_in_a_pipe_tells_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("softlabel.cli._output.time.monotonic", lambda: clock[0])
+    progress = ConsoleProgress()
+    progress.start("work", 100)
+    clock[0] = 0.5
+    progress.advance(40)  # found, not done: it tells nothing of the pace
+    for step in range(10):
+        clock[0] = 2.0 + 2.0 * step
+        progress.advance(note="busy")
+    progress.finish()
+    # 40 steps by 0.5 s, then one every two seconds, the first after 1.5 s.
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 45/100, busy, 1 min 44 s left",
+        "work: 50/100, busy, 1 min 37 s left",
+    ]
+
+
 def test_a_report_path_stays_on_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     html = tmp_path / ("long" * 50) / "report.html"
-    files = ReportFiles(html=html, csv=html, markdown=html)
+    files = ReportFiles(html=html, csv=html, markdown=html, cells=html)
     monkeypatch.setattr("softlabel.cli._run.write_report", lambda study, out: files)
     assert main(["report", "anything"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"report: {html}"]

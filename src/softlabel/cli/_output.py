@@ -73,6 +73,8 @@ class ConsoleProgress:
         self.live = self.console.is_terminal
         self.stack: list[tuple[str, TaskID | None, int]] = []
         self.done: list[int] = []
+        self.began: list[float] = []
+        self.pace: list[tuple[float, int]] = []  # when, and from which step on, it is measured
         self.spoken = time.monotonic()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -92,6 +94,8 @@ class ConsoleProgress:
         task = self.bars.add_task(what, total=total, note="") if self.live else None
         self.stack.append((what, task, total))
         self.done.append(0)
+        self.began.append(time.monotonic())
+        self.pace.append((time.monotonic(), 0))
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """`steps` more are done; plain output says so at the end of a piece of work, and every few seconds."""
@@ -100,21 +104,34 @@ class ConsoleProgress:
         now = time.monotonic()
         if task is not None:
             self.bars.update(task, advance=steps, note=note)
-        elif steps and (now - self.spoken >= PLAIN_SECONDS or self.done[-1] == total):
+            return
+        left = self._left(total, now)
+        if steps and (now - self.spoken >= PLAIN_SECONDS or self.done[-1] == total):
             self.spoken = now
             indent = "  " * (len(self.stack) - 1)
-            self._line(f"{indent}{what}: {self.done[-1]}/{total}{', ' + note if note else ''}")
+            parts = (f"{indent}{what}: {self.done[-1]}/{total}", note, left)
+            self._line(", ".join(part for part in parts if part))
 
     def finish(self, summary: str = "") -> None:
         """The innermost work ended."""
         _, task, _ = self.stack.pop()
         self.done.pop()
+        self.began.pop()
+        self.pace.pop()
         if task is not None:
             self.bars.remove_task(task)
         if summary:
             self._line(summary)
         if self.live and not self.stack:
             self.bars.stop()
+
+    def _left(self, total: int, now: float) -> str:
+        """The time left at the pace so far. Steps of the first second, such as work that was found, do not count."""
+        done = self.done[-1]
+        if now - self.began[-1] < 1.0:
+            self.pace[-1] = (now, done)
+        began, first = self.pace[-1]
+        return f"{human_seconds((now - began) / (done - first) * (total - done))} left" if first < done < total else ""
 
     def close(self) -> None:
         """Leave the terminal clean after an error or an interruption."""
