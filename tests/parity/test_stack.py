@@ -113,7 +113,7 @@ def steps(stack: Loop | Vmap, models: list[nn.Module], views: list[Tensor], targ
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in models]
     told = []
     for batch in views:
-        told.append(stack.backward(batch, losses))
+        told.append(stack.backward(batch, losses, draw=0))
         for optimizer in optimizers:
             optimizer.step()
     return told

@@ -282,7 +282,9 @@ def test_run(quick: tuple[Path, Any]) -> None:
     ]
     assert {arm["epochs"] for arm in meta["arms"]} == {2, 30}
     assert meta["teacher"]["test_accuracy"] > 0.9
-    assert {path.name for path in store.iterdir()} == {"teachers", "distilled", "records", "studies", "reports"}
+    assert {path.name for path in store.iterdir()} == {
+        "teachers", "distilled", "replay", "records", "studies", "reports"
+    }  # fmt: skip
     assert [path.name for path in store.rglob(".*")] == []
     report = last_path(said.out, "report").read_text()
     assert meta["title"] in report

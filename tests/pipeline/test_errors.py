@@ -233,7 +233,7 @@ CASES: dict[str, Case] = {
         ["--save-every must be 1 or more"],
     ),
     "seeds": (lambda b: ("evaluate", b.made.random, "--seeds", "0"), ["--seeds must be 1 or more"]),
-    "seeds-run": (lambda b: ("run", "digits-quick", "--seeds", "0"), ["at least one loss and one seed"]),
+    "seeds-run": (lambda b: ("run", "digits-quick", "--seeds", "0"), ["at least one loss, one seed"]),
     "losses-twice": (lambda b: ("evaluate", b.made.random, "--losses", "ce", "ce"), ["must differ"]),
     "ipc-zero": (lambda b: ("distill", "--data", b.made.data, "--ipc", "0"), ["--ipc must be 1 or more", "Got 0"]),
     "ipc-zero-dry": (lambda b: ("distill", "--data", b.made.data, "--ipc", "0", "--dry-run"), ["--ipc must be"]),
@@ -410,7 +410,7 @@ def test_the_table_covers_every_error_that_is_raised_here() -> None:
     kinds = {kind.__name__ for kind in SoftlabelError.__subclasses__()}
     assert kinds == {
         "UnknownNameError", "ConfigError", "DataError", "MissingExtraError", "StoreError", "TeacherMismatchError",
-        "DistillError", "NonFiniteLossError",
+        "DistillError", "TrainingFailedError",
     }  # fmt: skip
 
 

@@ -108,6 +108,11 @@ def told(store: Store) -> dict[str, Any]:
     return found
 
 
+def unnamed(records: dict[str, Any]) -> dict[str, str]:
+    """Without the arms' names, which tell only what varies."""
+    return {key: json.dumps({**kept, "arm": None}, sort_keys=True) for key, kept in records.items()}
+
+
 @pytest.fixture(scope="module")
 def local(run: Compare, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any]:
     """Records and study of one process."""
@@ -203,7 +208,7 @@ def test_a_worker_that_always_dies_fails_its_unit_alone(
     monkeypatch.undo()
     mended = read_artifact(run(store, comparison=two, executor=make_executor("ray")), "study").meta
     assert all(arm["seeds"] == [0, 1] and "failed" not in arm for arm in mended["arms"])
-    assert told(store).items() <= local[0].items()
+    assert unnamed(told(store)).items() <= unnamed(local[0]).items()
 
 
 def dying_unit() -> Callable[..., Any]:
@@ -222,10 +227,10 @@ def dying_unit() -> Callable[..., Any]:
 
 
 def test_executors_that_cannot_be() -> None:
-    with pytest.raises(UnknownNameError, match="no executor named 'rey'. Did you mean 'ray'"):
+    with pytest.raises(UnknownNameError, match=r"no executor named 'rey'. Did you mean 'ray'"):
         make_executor("rey")
     for options in ({"address": "auto"}, {"workers": 2}):
-        with pytest.raises(ConfigError, match="Ray's. Add --executor ray"):
+        with pytest.raises(ConfigError, match=r"Ray's\. Add --executor ray"):
             make_executor("local", **options)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="--workers must be 1 or more. Got 0"):
+    with pytest.raises(ConfigError, match=r"--workers must be 1 or more\. Got 0"):
         make_executor("ray", workers=0)

@@ -10,13 +10,12 @@ import torch
 
 from softlabel.core import ConfigError, Dataset, Split
 from softlabel.distill import distill
-from softlabel.evaluation import Comparison, SetPaths, compare, find_protocol
+from softlabel.evaluation import Comparison, SetPaths, compare, find_protocol, train_student
 from softlabel.evaluation._continual import (
     SeenLabels,
     class_order,
     continual_facts,
     seen_after,
-    seen_data,
     seen_set,
 )
 from softlabel.labels import FixedLabels, fixed_labels, online_labels
@@ -75,27 +74,27 @@ def same_split(found: Split, whole: Split, classes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("classes", [(2, 0), (3,), (1, 3, 0, 2)])
 def test_data_of_the_seen_classes(classes: tuple[int, ...], tiny_data: Dataset) -> None:
     data = replace(tiny_data, selection=Split(tiny_data.train.images[:30], tiny_data.train.targets[:30]))
-    found = seen_data(data, classes)
+    found = data.of_classes(classes)
     for part in ("train", "test", "selection"):
         same_split(getattr(found, part), getattr(data, part), classes)
     assert found.info.class_names == tuple(data.info.class_names[index] for index in classes)
     assert found.info.classes == len(classes)
     assert (found.info.mean, found.info.std) == (data.info.mean, data.info.std)
     assert found.info.digest != data.info.digest
-    assert seen_data(tiny_data, classes).selection is None
+    assert tiny_data.of_classes(classes).selection is None
 
 
 def test_other_classes_are_other_data(tiny_data: Dataset) -> None:
     """An order of classes is part of what a record depends on."""
-    digests = {seen_data(tiny_data, classes).info.digest for classes in ((0, 1), (1, 0), (0, 2), (0,))}
+    digests = {tiny_data.of_classes(classes).info.digest for classes in ((0, 1), (1, 0), (0, 2), (0,))}
     assert len(digests) == 4
 
 
 def test_a_split_that_lacks_a_class(tiny_data: Dataset) -> None:
     few = (tiny_data.test.targets < 2).nonzero().flatten()
     data = replace(tiny_data, test=Split(tiny_data.test.images[few], tiny_data.test.targets[few]))
-    same_split(seen_data(data, (3, 1)).test, data.test, (3, 1))
-    assert len(seen_data(data, (3, 2)).test) == 0
+    same_split(data.of_classes((3, 1)).test, data.test, (3, 1))
+    assert len(data.of_classes((3, 2)).test) == 0
 
 
 def test_a_set_of_the_seen_classes(tiny_data: Dataset, execution: Execution) -> None:
@@ -104,7 +103,7 @@ def test_a_set_of_the_seen_classes(tiny_data: Dataset, execution: Execution) -> 
     same_split(Split(found.images, found.targets), Split(whole.images, whole.targets), (2, 0, 1))
     assert found.image_bytes == 750
     assert (found.ipc, found.factor, found.method) == (whole.ipc, whole.factor, whole.method)
-    assert found.info == seen_data(tiny_data, (2, 0, 1)).info
+    assert found.info == tiny_data.of_classes((2, 0, 1)).info
     assert found.digest != whole.digest
     assert torch.equal(seen_set(whole, (0, 1, 2, 3)).images, whole.images)
 
@@ -274,10 +273,8 @@ def test_a_student_of_some_classes_is_that_of_a_data_set_of_these(
     whole = distill("random", tiny_data, ipc=2, seed=0, execution=execution)
     source = (online_labels([untrained(tiny_data)], tiny_data.info) if labels == "online"
               else fixed_labels([untrained(tiny_data)], whole, execution))  # fmt: skip
-    from softlabel.evaluation import train_student
-
     expected = train_student(
-        seen_set(whole, order), SeenLabels(source, order), data=seen_data(tiny_data, order),
+        seen_set(whole, order), SeenLabels(source, order), data=tiny_data.of_classes(order),
         protocol=one.protocol.with_loss("kl"), student=STUDENT, seed=0, execution=execution,
     )  # fmt: skip
     assert found["train_loss"] == expected["train_loss"]
@@ -302,7 +299,7 @@ def test_more_steps_than_classes_are_refused(
     with pytest.raises(ConfigError, match="5 class-incremental steps need as many classes; tiny has 4"):
         compare(many, tiny_data, {"teacher": [untrained(tiny_data)]}, families, store=Store(tmp_path),
                 execution=execution, command="x")  # fmt: skip
-    with pytest.raises(ConfigError, match="must be 1 or more. Got -1"):
+    with pytest.raises(ConfigError, match=r"must be 1 or more\. Got -1"):
         replace(comparison, steps=-1)
 
 

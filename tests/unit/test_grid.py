@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,24 @@ from softlabel.core import (
     ConfigError,
     Dataset,
     NonFiniteLossError,
+    Progress,
     SoftlabelWarning,
     StoreError,
     TrainingFailedError,
+    UnknownNameError,
 )
 from softlabel.distill import distill
 from softlabel.evaluation import (
     STACK_SIZE,
-    Arm,
     Comparison,
     Job,
     SetPaths,
-    Tuning,
     compare,
     find_protocol,
     full_data,
     train_students,
 )
-from softlabel.evaluation._comparison import Cell, arms, cells
-from softlabel.evaluation._pairs import compare_arms
-from softlabel.evaluation._units import Unit, make_units
+from softlabel.evaluation._units import Bench, Outcome, Unit, run_unit
 from softlabel.labels import HardLabels
 from softlabel.models import build_model
 from softlabel.store import FileCheckpoint, Store, read_artifact, save_distilled
@@ -127,96 +125,6 @@ def spy_on(monkeypatch: pytest.MonkeyPatch, *, save_seconds: float = 30.0) -> li
     return stacks
 
 
-# Arms, and what is trained together.
-
-
-def test_names_and_axes_of_arms(comparison: Comparison) -> None:
-    several = replace(
-        comparison,
-        students=("mlp", STUDENT),
-        optimizers=("adamw", "sgd:momentum=0.9"),
-        teachers=("weak", "strong"),
-        losses=("ce", "gift"),
-        full_epochs=2,
-    )
-    found = arms(several, ["a", "b"], 4)
-    assert len(found) == 2 * 2 * 2 * (1 + 2) + 1
-    assert len({arm.name for arm in found}) == len(found)
-    assert found[0].name == "a / mlp / adamw / ce"
-    assert found[0].axes == {"set": "a", "teacher": "none", "student": "mlp", "optimizer": "adamw", "loss": "ce"}
-    assert found[2].name == "a / strong / mlp / adamw / gift"
-    assert found[2].axes["teacher"] == found[2].teacher == "strong"
-    assert found[4].protocol.optimizer == Optimizer(name="sgd", lr=1e-2, momentum=0.9)
-    assert found[-1].role == "baseline"
-    assert found[-1].protocol.epochs == 2
-    assert found[-1].protocol.labels == "hard"
-    # What does not vary is not in the name.
-    assert [arm.name for arm in arms(replace(comparison, losses=("ce", "gift")), ["a"], 4)] == ["a / ce", "a / gift"]
-
-
-def test_arms_with_tuned_rates(comparison: Comparison) -> None:
-    tuned = {("a", STUDENT, "adamw", "gift"): Optimizer(lr=0.02)}
-    searching = replace(comparison, optimizers=("adamw",), losses=("ce", "gift"), tuning=Tuning())
-    found = {arm.name: arm for arm in arms(searching, ["a"], 4, tuned)}
-    assert list(found) == ["a / adamw / ce", "a / adamw / gift", "a / adamw (tuned) / gift"]
-    assert found["a / adamw (tuned) / gift"].protocol.optimizer.lr == 0.02
-    assert found["a / adamw / gift"].protocol.optimizer.lr == 1e-3
-
-
-def test_class_incremental_arms(comparison: Comparison) -> None:
-    found = arms(replace(comparison, losses=("gift",), steps=3, full_epochs=1), ["a"], 4)
-    assert [arm.name for arm in found] == [
-        "a / gift / 2 classes", "a / gift / 3 classes", "a / gift / 4 classes", "full data / ce"]  # fmt: skip
-    assert [arm.seen for arm in found] == [2, 3, 4, 0]
-    assert {arm.axes.get("line") for arm in found} == {"a / gift", None}
-
-
-def paths_for(plan: Sequence[Cell]) -> dict[tuple[str, int], Path]:
-    return {(cell.arm.set_name, cell.seed): Path(cell.arm.set_name, str(cell.seed)) for cell in plan}
-
-
-def test_cells_of_one_set_seed_and_views_are_one_unit(comparison: Comparison) -> None:
-    wide = replace(comparison, students=("mlp", STUDENT), optimizers=("adamw", "sgd"), full_epochs=1)
-    plan = cells(wide, arms(wide, ["a", "b"], 4))
-    units = make_units(plan, {key: path for key, path in paths_for(plan).items() if key[0] != "full data"}, 100)
-    assert [len(unit.cells) for unit in units] == [12, 12, 12, 12, 1]  # 2 students x 2 optimizers x 3 losses
-    for unit in units[:-1]:
-        assert {(cell.arm.set_name, cell.seed) for cell in unit.cells} == {(unit.path.parent.name, int(unit.path.name))}  # type: ignore[union-attr]
-    assert units[-1].path is None  # the full data
-    assert units[-1].cells[0].arm.role == "baseline"
-    assert sorted(plan.index(cell) for unit in units for cell in unit.cells) == list(range(len(plan)))
-
-
-@pytest.mark.parametrize(("at_most", "sizes"), [(1, [1] * 6), (2, [2, 1, 2, 1]), (3, [3, 3]), (8, [3, 3])])
-def test_units_hold_at_most_so_many(comparison: Comparison, at_most: int, sizes: list[int]) -> None:
-    plan = cells(comparison, arms(comparison, ["a"], 4))
-    units = make_units(plan, paths_for(plan), at_most)
-    assert [len(unit.cells) for unit in units] == sizes
-    assert {cell for unit in units for cell in unit.cells} == set(plan)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"epochs": 2},
-        {"extra_epoch": True},
-        {"batch": 4},
-        {"batch": "rded"},
-        {"views": "none"},
-        {"views": "gift-factor"},
-    ],
-    ids=lambda change: "-".join(map(str, *change.items())),
-)
-def test_cells_of_other_views_are_another_unit(comparison: Comparison, change: dict[str, Any]) -> None:
-    """`gift-factor` are the views of `gift` on sets that are no mosaics; which these are is not known yet."""
-    plan = cells(comparison, arms(comparison, ["a"], 4))
-    other = Cell(replace(plan[0].arm, protocol=replace(plan[0].arm.protocol, **change)), plan[0].seed)
-    units = make_units([*plan, other], paths_for(plan))
-    assert [unit.cells for unit in units if other in unit.cells] == [(other,)]
-    seen = Cell(replace(plan[0].arm, seen=2), plan[0].seed)
-    assert [unit.cells for unit in make_units([*plan, seen], paths_for(plan)) if seen in unit.cells] == [(seen,)]
-
-
 # What is trained together does not change what comes out.
 
 
@@ -236,6 +144,31 @@ def test_results_depend_on_no_stack(
     for store in (*stores.values(), backwards):
         assert records_of(store) == expected
     assert metas[0] == metas[1] == metas[2]
+
+
+class Backwards:
+    """An executor that is done with the last unit first."""
+
+    def run(self, units: Sequence[Unit], bench: Bench, progress: Progress) -> Iterator[Sequence[Outcome]]:
+        for unit in reversed(units):
+            yield run_unit(unit, bench, progress)
+
+
+def test_a_study_does_not_tell_who_was_done_first(
+    run: Compare, comparison: Comparison, store: Store, tmp_path: Path
+) -> None:
+    loud = replace(comparison, optimizers=("adamw", LOUD))
+    expected = run(Store(tmp_path / "forwards"), comparison=loud, tolerant=True)
+    found = run(store, comparison=loud, tolerant=True, executor=Backwards())
+    assert meta_of(found) == meta_of(expected)
+    assert found.name == expected.name
+
+
+@pytest.mark.parametrize("stack", ["pile", ""])
+def test_an_unknown_stack_stops_before_any_student(run: Compare, store: Store, stack: str) -> None:
+    with pytest.raises(UnknownNameError, match="auto, loop, vmap"):
+        run(store, stack=stack, tolerant=True)
+    assert not list(store.root.rglob("*.json"))
 
 
 def test_arms_of_one_training_are_trained_once_by_name(run: Compare, comparison: Comparison, store: Store) -> None:
@@ -328,7 +261,7 @@ def test_another_kind_of_failure(run: Compare, store: Store, monkeypatch: pytest
         raise RuntimeError("a kernel is missing")
 
     monkeypatch.setattr(FIT, fail)
-    with pytest.raises(TrainingFailedError, match="12 students of 12 failed.*a kernel is missing") as caught:
+    with pytest.raises(TrainingFailedError, match=r"12 students of 12 failed.*a kernel is missing") as caught:
         run(store)
     assert not isinstance(caught.value, NonFiniteLossError)
     arm = by_name(meta_of(run(store, tolerant=True)))["random / ce"]
@@ -394,19 +327,43 @@ def test_a_stack_that_does_not_fit_is_halved(
         assert {**one, "timing": None} == {**other, "timing": None}  # type: ignore[dict-item]
 
 
-def test_one_student_that_does_not_fit_ends_the_work(
+def test_a_student_that_does_not_fit_fails_alone_and_is_tried_again(
     run: Compare, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FIT, fail)
-    with (
-        pytest.warns(SoftlabelWarning, match="A stack of"),
-        pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"),
-    ):
-        run(store, tolerant=True)
-    assert not list(store.root.rglob("*.json"))  # tried again the next time
+    with pytest.warns(SoftlabelWarning, match="A stack of"):
+        meta = read_artifact(run(store, tolerant=True), "study").meta
+    errors = {entry["error"] for arm in meta["arms"] for entry in arm["failed"]}
+    assert errors == {"it does not fit into memory"}
+    assert not list(store.root.glob("failures/*"))
+    monkeypatch.undo()
+    meta = read_artifact(run(store, tolerant=True), "study").meta
+    assert all("failed" not in arm for arm in meta["arms"])
+
+
+def test_a_stack_that_breaks_is_trained_one_by_one(
+    run: Compare, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One model of somebody's package that raises must not take finished or healthy students with it."""
+
+    def fail(trainees: Sequence[Trainee], *args: Any, **settings: Any) -> Any:
+        if any(trainee.protocol.loss.name == "gift" for trainee in trainees):
+            raise ValueError("Expected more than 1 value per channel")
+        return fit_stack(trainees, *args, **settings)
+
+    monkeypatch.setattr(FIT, fail)
+    meta = read_artifact(run(store, tolerant=True), "study").meta
+    failed = {arm["name"] for arm in meta["arms"] if arm.get("failed")}
+    assert failed == {arm["name"] for arm in meta["arms"] if arm["loss"] == "gift"}
+    assert any(not arm.get("failed") for arm in meta["arms"])
+    monkeypatch.undo()
+    run(store, tolerant=True)
+    whole = Store(tmp_path / "whole")
+    run(whole, tolerant=True)
+    assert records_of(store) == records_of(whole)
 
 
 # Killed and resumed.
@@ -463,6 +420,7 @@ def test_killed_and_resumed_is_like_unbroken(
             for file in (store.root / kind).glob("[!.]*.json")}  # fmt: skip
     assert not (store.root / "studies").exists()
     checkpoints = list((store.root / "records").glob(".*.safetensors"))
+    assert checkpoints or step != 3  # in the second epoch of the first stack
     loaded = spy_on_checkpoints(monkeypatch)
     resumed = read_artifact(run(store, **settings), "study")
     assert sorted(loaded) == sorted(checkpoints)
@@ -513,114 +471,12 @@ def test_a_teacher_without_a_name_in_the_comparison_is_missed(run: Compare, stor
         run(store, teachers={"another": []})
 
 
-# Pairs.
-
-
-def group(arm: Arm, accuracies: dict[int, float]) -> list[Meta]:
-    return [{"seed": seed, "accuracy": {"final": value}} for seed, value in accuracies.items()]
-
-
-def pairs_of(
-    comparison: Comparison,
-    *,
-    failed: Callable[[Arm], bool] = lambda arm: False,
-    tuned: dict[tuple[str, str, str, str], Optimizer] | None = None,
-    sets: Sequence[str] = ("a",),
-) -> list[tuple[str, str]]:
-    found = arms(comparison, sets, 4, tuned)
-    groups = {arm: [] if failed(arm) else group(arm, {0: 0.5, 1: 0.6}) for arm in found}
-    told = compare_arms(comparison, groups, dict.fromkeys(sets, 8), resolution=0.01)
-    return [(entry["arm"], entry["against"]) for entry in told]
-
-
-@pytest.mark.parametrize("losses", [("ce", "gift"), ("gift", "ce")])
-def test_losses_are_paired_in_any_order(comparison: Comparison, losses: tuple[str, ...]) -> None:
-    first, second = losses
-    assert pairs_of(replace(comparison, losses=losses)) == [(f"a / {second}", f"a / {first}")]
-
-
-@pytest.mark.parametrize("losses", [("ce", "kl"), ("kl", "ce")])
-def test_losses_are_paired_under_the_last_teacher(comparison: Comparison, losses: tuple[str, ...]) -> None:
-    found = pairs_of(replace(comparison, losses=losses, teachers=("t1", "t2")))
-    assert sorted(map(sorted, found)) == [["a / ce", "a / t2 / kl"], ["a / t1 / kl", "a / t2 / kl"]]
-
-
-def test_optimizers_are_paired_with_the_first_and_with_their_tuned_selves(comparison: Comparison) -> None:
-    grid = replace(comparison, losses=("gift",), optimizers=("adamw", "adam", "sgd"), tuning=Tuning())
-    tuned = {("a", STUDENT, name, "gift"): Optimizer(name=name, lr=0.5) for name in grid.optimizers}
-    assert sorted(pairs_of(grid, tuned=tuned)) == [
-        ("a / adam (tuned) / gift", "a / adam / gift"),
-        ("a / adam (tuned) / gift", "a / adamw / gift"),
-        ("a / adam / gift", "a / adamw / gift"),
-        ("a / adamw (tuned) / gift", "a / adamw / gift"),
-        ("a / sgd (tuned) / gift", "a / adamw / gift"),
-        ("a / sgd (tuned) / gift", "a / sgd / gift"),
-        ("a / sgd / gift", "a / adamw / gift"),
-    ]
-
-
-def test_a_default_rate_that_fails_leaves_the_tuned_one_a_pair(comparison: Comparison) -> None:
-    """What tuning is for: the default blows up, the tuned rate does not."""
-    grid = replace(comparison, losses=("gift",), optimizers=("adamw", "sgd"), tuning=Tuning())
-    tuned = {("a", STUDENT, name, "gift"): Optimizer(name=name, lr=0.5) for name in grid.optimizers}
-    assert sorted(pairs_of(grid, tuned=tuned, failed=lambda arm: arm.axes["optimizer"] == "sgd")) == [
-        ("a / adamw (tuned) / gift", "a / adamw / gift"),
-        ("a / sgd (tuned) / gift", "a / adamw / gift"),
-    ]
-
-
-def test_many_losses_are_paired_with_the_first_and_the_main_one(comparison: Comparison) -> None:
-    grid = replace(comparison, losses=("kl", "mse", "gift", "cosine"))
-    found = pairs_of(grid)
-    assert found[0] == ("a / gift", "a / kl")  # the main question first
-    assert sorted(found) == [
-        ("a / cosine", "a / kl"),
-        ("a / gift", "a / cosine"),
-        ("a / gift", "a / kl"),
-        ("a / gift", "a / mse"),
-        ("a / mse", "a / kl"),
-    ]
-
-
-def test_sets_are_paired_under_one_loss_when_they_are_of_one_size(comparison: Comparison) -> None:
-    grid = replace(comparison, losses=("gift",))
-    assert pairs_of(grid, sets=("random", "rded")) == [("rded / gift", "random / gift")]
-    found = arms(grid, ("random", "rded"), 4)
-    groups = {arm: group(arm, {0: 0.5, 1: 0.6}) for arm in found}
-    assert compare_arms(grid, groups, {"random": 8, "rded": 80}, resolution=0.01) == []
-
-
-def test_students_are_not_compared(comparison: Comparison) -> None:
-    assert pairs_of(replace(comparison, losses=("gift",), students=("mlp", STUDENT))) == []
-
-
-def test_only_seeds_that_both_arms_have_are_paired(comparison: Comparison) -> None:
-    grid = replace(comparison, losses=("kl", "gift"), seeds=(0, 1, 2))
-    kl, gift = arms(grid, ["a"], 4)
-    groups = {kl: group(kl, {0: 0.1, 2: 0.3}), gift: group(gift, {0: 0.2, 1: 0.9, 2: 0.6})}
-    [told] = compare_arms(grid, groups, {"a": 8}, resolution=0.01)
-    assert told["difference"]["n"] == 2
-    assert told["difference"]["mean"] == pytest.approx(0.2)  # 0.1 and 0.3
-    groups[kl] = group(kl, {5: 0.1})
-    assert compare_arms(grid, groups, {"a": 8}, resolution=0.01) == []
-
-
 def test_a_unit_of_the_full_data(run: Compare, comparison: Comparison, store: Store, tiny_data: Dataset) -> None:
     meta = meta_of(run(store, comparison=replace(comparison, losses=("gift",), seeds=(0,), full_epochs=1)))
     record = store.read_record(by_name(meta)["full data / ce"]["records"][0])
     assert record is not None
     assert record["identity"]["distilled"] == full_data(tiny_data).digest
     assert record["images_seen"] == len(tiny_data.train)
-
-
-def test_units_and_cells_can_be_sent_to_another_process(comparison: Comparison) -> None:
-    import pickle
-
-    plan = cells(comparison, arms(comparison, ["a"], 4))
-    units: list[Unit] = make_units(plan, paths_for(plan))
-    again: list[Unit] = pickle.loads(pickle.dumps(units))
-    assert again == units
-    assert {cell for unit in again for cell in unit.cells} == set(plan)
 
 
 def test_the_history_of_a_stack_is_what_the_record_tells(run: Compare, store: Store, comparison: Comparison) -> None:

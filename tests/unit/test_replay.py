@@ -15,7 +15,7 @@ from torch import Tensor
 from softlabel.core import Dataset, DiskFullError, DistilledSet, LabelSource, SoftlabelWarning, StoreError
 from softlabel.distill import distill
 from softlabel.evaluation import Job, find_protocol, train_students
-from softlabel.labels import ReplayedLabels, fixed_labels, online_labels, replay_bytes, replayed
+from softlabel.labels import ReplayedLabels, WrappedLabels, fixed_labels, online_labels, replay_bytes, replayed
 from softlabel.models import build_model
 from softlabel.store import Store, is_complete, new_table, read_artifact
 from softlabel.training import Execution, Optimizer, Protocol, Teacher, Trainee, fit_stack
@@ -28,27 +28,10 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(WrappedLabels):
     """A label source that keeps count of the views that its teacher looks at."""
 
-    source: LabelSource
     seen: list[int]
-
-    @property
-    def regime(self) -> str:
-        return self.source.regime
-
-    @property
-    def fingerprint(self) -> str:
-        return self.source.fingerprint
-
-    @property
-    def label_bytes(self) -> int:
-        return self.source.label_bytes
-
-    @property
-    def labeler_bytes(self) -> int:
-        return self.source.labeler_bytes
 
     def to(self, device: torch.device) -> "Counted":
         return Counted(self.source.to(device), self.seen)
@@ -363,7 +346,7 @@ def test_a_folder_that_is_no_table_is_not_overwritten(
     train(jobs(protocol, labels, ["kl"]), store=store)
     [path] = tables(store)
     (path / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="no complete artifact. Move or delete it"):
+    with pytest.raises(StoreError, match=r"no complete artifact\. Move or delete it"):
         train(jobs(protocol, labels, ["gift"]), store=store)
     assert (path / "logits.safetensors").exists()
 

@@ -42,25 +42,27 @@ def peak(at: float) -> Curve:
     return lambda step: 1 - abs(step - at) / 10
 
 
+ALWAYS = [-2, -1, 0, 1, 2, 3]
 CURVES: dict[str, tuple[Curve, float, list[float]]] = {
-    # name -> accuracy by decades from the default, the best, what is tried besides -1, 0 and 1.
+    # name -> accuracy by decades from the default, the best, what is tried besides the decades from -2 to 3.
     "default": (peak(0), 0, [-0.5, 0.5]),
     "between": (peak(0.4), 0.5, [-0.5, 0.5]),
-    "a decade up": (peak(1), 1, [2, 0.5, 1.5]),
-    "a decade down": (peak(-1), -1, [-2, -1.5, -0.5]),
-    "three up": (peak(3), 3, [2, 3, 4, 2.5, 3.5]),
-    "between, far down": (peak(-2.6), -2.5, [-2, -3, -4, -3.5, -2.5]),
-    "last allowed": (peak(4), 4, [2, 3, 4, 3.5, 4.5]),
-    "ever upwards": (lambda step: 0.5 + step / 100, 4.5, [2, 3, 4, 3.5, 4.5]),
-    "ever downwards": (lambda step: 0.5 - step / 100, -4.5, [-2, -3, -4, -4.5, -3.5]),
+    "a decade up": (peak(1), 1, [0.5, 1.5]),
+    "a decade down": (peak(-1), -1, [-1.5, -0.5]),
+    "highest of all": (peak(3), 3, [4, 2.5, 3.5]),
+    "between, far down": (peak(-2.6), -2.5, [-3, -4, -3.5, -2.5]),
+    "last allowed": (peak(5), 5, [4, 5, 4.5, 5.5]),
+    "ever upwards": (lambda step: 0.5 + step / 100, 5.5, [4, 5, 4.5, 5.5]),
+    "ever downwards": (lambda step: 0.5 - step / 100, -4.5, [-3, -4, -4.5, -3.5]),
     "flat": (lambda step: 0.25, 0, [-0.5, 0.5]),
     "plateau up to the default": (lambda step: 0.25 if step <= 0 else 0.1, 0, [-0.5, 0.5]),
-    "plateau above": (lambda step: 0.1 if step < 1 else 0.25, 1, [2, 0.5, 1.5]),
-    "two equal peaks": (lambda step: 0.9 if abs(step) == 1 else 0.1, 1, [2, 0.5, 1.5]),
+    "plateau above": (lambda step: 0.1 if step < 1 else 0.25, 1, [0.5, 1.5]),
+    "chance for decades, then alive": (lambda step: 0.1 if step < 2.5 else 0.45, 2.5, [4, 2.5, 3.5]),
+    "two equal peaks": (lambda step: 0.9 if abs(step) == 1 else 0.1, 1, [0.5, 1.5]),
     "two equal half peaks": (lambda step: 0.9 if abs(step) == 0.5 else 0.1, 0.5, [-0.5, 0.5]),
-    "blows up at the default": (lambda step: None if step >= 0 else 0.3 + step / 100, -0.5, [-2, -0.5, -1.5]),
-    "works far down only": (lambda step: None if step > -3.2 else 0.3, 0, [-0.5, 0.5]),  # never seen, never found
-    "chance beats blowing up": (lambda step: None if step > -1 else 0.0, -1, [-2, -1.5, -0.5]),
+    "blows up at the default": (lambda step: None if step >= 0 else 0.3 + step / 100, -0.5, [-0.5, -1.5]),
+    "works far down only": (lambda step: None if step > -1.8 else 0.3, -2, [-3, -2.5, -1.5]),
+    "chance beats blowing up": (lambda step: None if step > -1 else 0.0, -1, [-1.5, -0.5]),
     "blows up everywhere": (lambda step: None, 0, [-0.5, 0.5]),
 }
 
@@ -70,38 +72,44 @@ def test_the_best_of_a_known_curve(name: str) -> None:
     curve, best, tried = CURVES[name]
     measured = Measured({name: curve})
     found = tune(Tuning(), {name: START}, measured)
-    assert found[name].lr == pytest.approx(START.lr * 10**best, rel=5e-3)
-    assert measured.steps(name)[:3] == [-1, 0, 1]
-    assert sorted(measured.steps(name)[3:]) == sorted(tried)
-    assert replace(found[name], lr=START.lr) == START
+    assert found.best[name].lr == pytest.approx(START.lr * 10**best, rel=5e-3)
+    assert measured.steps(name)[:6] == ALWAYS
+    assert sorted(measured.steps(name)[6:]) == sorted(tried)
+    assert replace(found.best[name], lr=START.lr) == START
+    told = found.tried[name]
+    assert list(told) == sorted(told)
+    assert len(told) == 6 + len(tried)
+    for rate, accuracy in told.items():
+        assert accuracy == curve(round(2 * math.log10(rate / START.lr)) / 2)
 
 
 def test_many_curves_share_their_rounds() -> None:
     measured = Measured({name: curve for name, (curve, _, _) in CURVES.items()})
     found = tune(Tuning(), dict.fromkeys(CURVES, START), measured)
     for name, (_, best, tried) in CURVES.items():
-        assert found[name].lr == pytest.approx(START.lr * 10**best, rel=5e-3), name
-        assert sorted(measured.steps(name)[3:]) == sorted(tried), name
-    assert len(measured.rounds) == 1 + 3 + 1  # the first three rates, up to the fourth decade, half decades
-    assert len(measured.rounds[0]) == 3 * len(CURVES)
+        assert found.best[name].lr == pytest.approx(START.lr * 10**best, rel=5e-3), name
+        assert sorted(measured.steps(name)[6:]) == sorted(tried), name
+    assert len(measured.rounds) == 1 + 2 + 1  # the decades, further ones, half decades
+    assert len(measured.rounds[0]) == 6 * len(CURVES)
     assert len(measured.rounds[-1]) == 2 * len(CURVES)
 
 
-@pytest.mark.parametrize(("decades", "best"), [(1, 1.5), (2, 2.5), (3, 3.5)])
-def test_how_far_the_search_goes(decades: int, best: float) -> None:
+@pytest.mark.parametrize(("further", "best"), [(0, 1.5), (1, 2.5), (2, 3.5)])
+def test_how_far_the_search_goes(further: int, best: float) -> None:
     measured = Measured({"up": lambda step: step})
-    assert tune(Tuning(decades=decades), {"up": START}, measured)["up"].lr == pytest.approx(1e-3 * 10**best, rel=5e-3)
-    assert max(step for step in measured.steps("up") if step == int(step)) == decades
+    found = tune(Tuning(below=0, above=1, further=further), {"up": START}, measured).best["up"]
+    assert found.lr == pytest.approx(1e-3 * 10**best, rel=5e-3)
+    assert max(step for step in measured.steps("up") if step == int(step)) == 1 + further
 
 
 def test_rates_are_round_numbers() -> None:
-    found = tune(Tuning(), {"a": Optimizer(name="sgd", lr=0.03)}, lambda wanted: [o.lr for _, o in wanted])
-    assert found["a"].lr == float(f"{0.03 * 10**4.5:.3g}")
+    found = tune(Tuning(), {"a": Optimizer(name="sgd", lr=0.03)}, lambda wanted: [o.lr for _, o in wanted]).best
+    assert found["a"].lr == float(f"{0.03 * 10**5.5:.3g}")
     assert found["a"].name == "sgd"
 
 
 def test_nothing_to_tune() -> None:
-    assert tune(Tuning(), dict[str, Optimizer](), lambda wanted: [0.0] * len(wanted)) == {}
+    assert tune(Tuning(), dict[str, Optimizer](), lambda wanted: [0.0] * len(wanted)).best == {}
 
 
 # In a comparison.
@@ -244,10 +252,14 @@ def test_rates_that_blow_up_are_not_chosen(
 
     monkeypatch.setattr(FIT, fail)
     one = replace(comparison, optimizers=("sgd",), losses=("gift",))
-    # At the default and a decade beside it everything fails: there is no best, and the default stays.
-    arms = {arm["name"]: arm for arm in read_artifact(run(store, comparison=one, tolerant=True), "study").meta["arms"]}
+    # At the default everything fails; two decades below it does not.
+    meta = read_artifact(run(store, comparison=one, tolerant=True), "study").meta
+    arms = {arm["name"]: arm for arm in meta["arms"]}
     assert list(arms) == ["random / sgd / gift", "random / sgd (tuned) / gift"]
-    assert all(arm["final"] is None for arm in arms.values())
+    assert [arm["final"] is None for arm in arms.values()] == [True, False]
+    [told] = meta["tuning"]
+    assert {entry["rate"]: entry["selection_accuracy"] is None for entry in told["tried"]}[0.01]
+    assert told["chosen"] <= 2e-4
     adam = replace(comparison, optimizers=("adamw",), losses=("gift",))
     meta = read_artifact(run(store, comparison=adam, tolerant=True), "study").meta
     default, tuned = meta["arms"]

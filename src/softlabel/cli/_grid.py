@@ -30,6 +30,8 @@ class Grid:
     """The quick setting: minutes on two CPU cores, to see that everything works."""
     sets: tuple[Path, ...] | None = None
     """Folders of distilled sets to add (softlabel distill prints them), or of images in one sub-folder per class."""
+    teacher_epochs: int | None = None
+    """Epochs of the teacher, instead of the study's."""
     epochs: int | None = None
     """Student epochs, instead of the study's."""
     seed: int | None = None
@@ -76,7 +78,7 @@ class Grid:
         show_study(study, self.machine.json)
 
     def _recipe(self) -> Recipe:
-        recipe = change(find_study(self.study, self.quick), self.changes)
+        recipe = change(find_study(self.study, self.quick, self.teacher_epochs), self.changes)
         recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
         names = set_names({path: _method(path) for path in self.sets or ()})
         taken = {options.name for options in recipe.sets}

@@ -1,5 +1,6 @@
 """Class folders of images made from a known data set, such as other tools' distilled sets."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ def read_class_folders(path: Path, info: DatasetInfo, progress: Progress | None 
     Raises:
         DataError: classes that are missing or unknown, or images of another size.
     """
+    if not os.path.exists(path):
+        raise DataError(f"There is nothing at {path}. Check the path.")
     if not path.is_dir():
         raise DataError(f"{path} is no folder. A distilled set needs one sub-folder per class with images in it.")
     names = class_folders(path)

@@ -20,7 +20,7 @@ from softlabel.evaluation._recipe import (
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
 from softlabel.evaluation._students import Job, check_classes, full_data, train_student, train_students
 from softlabel.evaluation._study import compare
-from softlabel.evaluation._tuning import Tuning, tune
+from softlabel.evaluation._tuning import Tuned, Tuning, tune
 from softlabel.evaluation._units import STACK_SIZE, Executor, LocalExecutor
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "SetPaths",
     "Summary",
     "TeacherOptions",
+    "Tuned",
     "Tuning",
     "check_classes",
     "check_inputs",

@@ -238,6 +238,8 @@ def check_inputs(
             f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
             f"the loss ce alone."
         )
+    if stored and comparison.steps:
+        raise ConfigError("Stored labels are for all classes at once. Give a teacher for class-incremental steps.")
     for source in (stored or {}).values():
         for loss in comparison.losses:
             comparison.protocol.with_loss(loss).require_space(source.space)
@@ -246,6 +248,8 @@ def check_inputs(
             "Learning rates are tuned on the selection split, and there is none. Set a share of the train split aside "
             "with --selection 0.1, and train the teacher and make the sets without it."
         )
+    if comparison.tuning is not None and comparison.tuning.seed in comparison.seeds:
+        raise ConfigError(f"The seed {comparison.tuning.seed} chooses learning rates. Take other seeds for the arms.")
     if comparison.steps > data.info.classes:
         raise ConfigError(
             f"{comparison.steps} class-incremental steps need as many classes; {data.info.name} has "

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softlabel.core import DistilledSet, Split, fingerprint, stream
+from softlabel.core import Dataset, DistilledSet, Split, fingerprint, stream
 from softlabel.evaluation._statistics import summarise
 from softlabel.labels import WrappedLabels
 
@@ -48,6 +48,12 @@ def seen_after(classes: int, steps: int) -> list[int]:
     base, more = divmod(classes, steps)
     sizes = [base + (step < more) for step in range(steps)]
     return [sum(sizes[: step + 1]) for step in range(steps)]
+
+
+def seen_data(data: Dataset, classes: tuple[int, ...]) -> Dataset:
+    """What judges a student of these classes: their test images. The train split, which nobody needs, is empty."""
+    nobody = data.train.subset(torch.empty(0, dtype=torch.int64))
+    return Dataset(data.info.of_classes(classes), nobody, data.test.of_classes(classes))
 
 
 def seen_set(distilled: DistilledSet, classes: tuple[int, ...]) -> DistilledSet:

@@ -1,14 +1,20 @@
 """Units on a Ray cluster: a local one, or one by its address."""
 
 import importlib
+import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from softlabel.core import ConfigError, MissingExtraError, Progress, Silent, SoftlabelError, UnknownNameError
 from softlabel.evaluation._units import Bench, Executor, Failure, LocalExecutor, Outcome, Unit, run_unit
+from softlabel.store import Store
 from softlabel.training import keep_freed_memory
 
 WORKER_DEATHS = 3  # of one unit, before it counts as failed
+LISTENER_SECONDS = 5.0  # how long an address has to answer
 
 EXECUTORS = {
     "local": "one unit after another in this process",
@@ -49,20 +55,26 @@ class RayExecutor:
         self.address, self.workers = address, workers
 
     def run(self, units: Sequence[Unit], bench: Bench, progress: Progress) -> Iterator[Sequence[Outcome]]:
+        if bench.execution.device not in ("cpu", "cuda"):
+            raise ConfigError(
+                f"Ray gives every worker a GPU of its own. Take --device cuda, not {bench.execution.device}."
+            )
         ray = _ray()
-        own = not ray.is_initialized()
+        own, waiting = not ray.is_initialized(), dict[Any, Unit]()
         if own:
             _connect(ray, self.address, self.workers)
         try:
             on_gpu = bench.execution.torch_device.type == "cuda"
             remote = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=WORKER_DEATHS)(remote_unit)
-            shared = ray.put(bench)
-            waiting = {remote.remote(unit, shared): unit for unit in units}
+            shared = ray.put(_for_anywhere(bench))
+            waiting = {remote.remote(_absolute(unit), shared): unit for unit in units}
             while waiting:
                 [done], _ = ray.wait(list(waiting), num_returns=1)
                 unit = waiting.pop(done)
                 yield _fetch(ray, done, unit)
         finally:
+            for task in waiting:  # after an error or an interruption
+                ray.cancel(task)
             if own:
                 ray.shutdown()
 
@@ -74,6 +86,17 @@ def remote_unit(unit: Unit, bench: Bench) -> Sequence[Outcome] | SoftlabelError:
         return run_unit(unit, bench, Silent())
     except SoftlabelError as error:
         return error
+
+
+def _for_anywhere(bench: Bench) -> Bench:
+    """The bench with paths that mean the same in another folder, and nothing on the driver's GPU."""
+    cpu = torch.device("cpu")
+    teachers = {name: [teacher.to(cpu) for teacher in group] for name, group in bench.teachers.items()}
+    return replace(bench, store=Store(bench.store.root.resolve()), teachers=teachers)
+
+
+def _absolute(unit: Unit) -> Unit:
+    return unit if unit.path is None else replace(unit, path=unit.path.resolve())
 
 
 def _fetch(ray: Any, done: Any, unit: Unit) -> Sequence[Outcome]:
@@ -98,12 +121,20 @@ def _ray() -> Any:
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     try:
         if address is None:
-            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         else:
+            _require_listener(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"No Ray cluster could be reached at {address or 'this machine'} ({reason}). Start one with: ray start "
             f"--head, or leave --address out for a local one."
         ) from error
+
+
+def _require_listener(address: str) -> None:
+    """Raises OSError when nobody listens at HOST:PORT; Ray itself would try for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_SECONDS).close()

@@ -56,8 +56,10 @@ def given_set(path: Path, info: DatasetInfo, store: Store, progress: Progress | 
 def set_names(methods: Mapping[Path, str]) -> dict[Path, str]:
     """A name for each set by its method, numbered where several share one."""
     names: dict[Path, str] = {}
+    seen: list[str] = []
     for path, method in methods.items():
         name = method.partition(":")[0]
-        taken = sum(other.partition(" ")[0] == name for other in names.values())
+        taken = sum(other.partition(":")[0] == name for other in seen)
         names[path] = f"{name} {taken + 1}" if taken else name
+        seen.append(method)
     return names

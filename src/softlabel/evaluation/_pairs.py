@@ -18,13 +18,13 @@ def compare_arms(
     """Paired differences of final accuracies with their verdicts; the main question first.
 
     Losses are compared on one set, optimizer, student and teacher; sets of one size, optimizers and teachers under one
-    loss. Students are not compared with each other. Seeds that failed in either arm are left out of the pair.
+    loss. Students are not compared with each other. Arms of which a seed failed are compared with nothing.
 
     Args:
         sizes: images of every family of sets.
     """
     found = [arm for arm, group in groups.items() if arm.role == "arm" and group]
-    main_loss = next((loss for loss in comparison.losses if Loss.parse(loss).name == "gift"), comparison.losses[-1])
+    main = main_loss(comparison) or comparison.losses[-1]
     names = list(dict.fromkeys(arm.set_name for arm in found))
     main_set = next((name for name in names if not name.startswith("random")), names[-1] if names else "")
     pairs: list[tuple[Arm, Arm]] = []
@@ -32,35 +32,42 @@ def compare_arms(
         for family in _families(found, axis):
             pairs += [
                 (later, earlier)
-                for earlier, later in _family_pairs(family, axis, main_loss)
+                for earlier, later in _family_pairs(family, axis, main)
                 if axis != "set" or sizes.get(earlier.set_name) == sizes.get(later.set_name)
             ]
 
     def is_main(pair: tuple[Arm, Arm]) -> bool:
         later, earlier = pair
-        return (later.set_name, later.axes["loss"]) == (main_set, main_loss) and (
+        return (later.set_name, later.axes["loss"]) == (main_set, main) and (
             earlier.set_name, earlier.axes["loss"]) == (main_set, comparison.losses[0])  # fmt: skip
 
     pairs.sort(key=lambda pair: not is_main(pair))
-    return [told for later, earlier in pairs if (told := _paired(later, earlier, groups, resolution))]
+    return [
+        told for later, earlier in pairs if (told := _paired(later, earlier, groups, len(comparison.seeds), resolution))
+    ]
+
+
+def main_loss(comparison: Comparison) -> str | None:
+    """GIFT as it is by default, or else the first of its variants that is compared."""
+    variants = [loss for loss in comparison.losses if Loss.parse(loss).name == "gift"]
+    return "gift" if "gift" in variants else next(iter(variants), None)
 
 
 def _families(found: Sequence[Arm], axis: str) -> list[list[Arm]]:
-    """Arms that agree on all but `axis`."""
+    """Arms that agree on all but `axis`; a loss that looks at no teacher is compared under every teacher."""
     families: dict[tuple[Any, ...], list[Arm]] = {}
     for arm in found:
-        rest = tuple(arm.axes[other] for other in AXES if other != axis)
-        if axis == "loss":  # a loss without teacher is compared with the others under every teacher
-            rest = tuple(arm.axes[other] for other in AXES if other not in ("loss", "teacher"))
-        families.setdefault((arm.seen, *rest), []).append(arm)
+        teachers = [arm.axes["teacher"]]
+        if axis == "loss" and teachers == ["none"]:
+            teachers = list(dict.fromkeys(other.axes["teacher"] for other in found if other.axes["teacher"] != "none"))
+        rest = tuple(arm.axes[other] for other in AXES if other not in (axis, "teacher"))
+        for teacher in teachers or ["none"]:
+            families.setdefault((arm.seen, *rest, "" if axis == "teacher" else teacher), []).append(arm)
     return list(families.values())
 
 
 def _family_pairs(family: Sequence[Arm], axis: str, main_loss: str) -> list[tuple[Arm, Arm]]:
     """(earlier, later) pairs: all of a few; of many, each against the first, and the main loss against each."""
-    if axis == "loss":
-        labelers = [arm.axes["teacher"] for arm in family if arm.axes["teacher"] != "none"]
-        family = [arm for arm in family if arm.axes["teacher"] in ("none", *labelers[-1:])]
     if axis == "optimizer":
         # The drop from the first optimizer, and what tuning gains where the default rate did not fail.
         named = {arm.axes["optimizer"]: arm for arm in family}
@@ -77,10 +84,12 @@ def _family_pairs(family: Sequence[Arm], axis: str, main_loss: str) -> list[tupl
     return pairs
 
 
-def _paired(arm: Arm, against: Arm, groups: Mapping[Arm, Sequence[Record]], resolution: float) -> dict[str, Any] | None:
+def _paired(
+    arm: Arm, against: Arm, groups: Mapping[Arm, Sequence[Record]], seed_count: int, resolution: float
+) -> dict[str, Any] | None:
     mine, theirs = ({record["seed"]: record["accuracy"]["final"] for record in groups[one]} for one in (arm, against))
     seeds = [seed for seed in mine if seed in theirs]
-    if not seeds:
+    if not seeds or len(seeds) < seed_count:  # what is left after a failure is the luckier half of the story
         return None
     difference = paired_difference(
         [mine[seed] for seed in seeds], [theirs[seed] for seed in seeds], resolution=resolution

@@ -55,8 +55,31 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
         lines.append(plan_set(options, family, data, teacher, execution))
     sizes = {options.name: options.ipc * data.info.classes for options in recipe.sets}
     sizes |= {one.name: len(read_given(one.path, data.info)) for one in recipe.given}
-    labelers = {labeler.name: [teacher] for labeler in recipe.labelers}  # of one cost; which ones, is known later
+    labelers = {}
+    for labeler in recipe.labelers:
+        group = []
+        for seed in labeler.seeds or (recipe.teacher.seed,):
+            taught = replace(recipe.teacher, seed=seed)
+            line, stand_in = plan_teacher(taught, data, store=store, execution=execution)
+            if seed != recipe.teacher.seed:
+                lines.append(replace(line, what=f"{line.what}, seed {seed}"))
+            group.append(_finished(taught, labeler.epoch, data, store, execution) or stand_in)
+        labelers[labeler.name] = group
     return lines + plan_students(recipe.comparison, data, paths, sizes, labelers, store=store, execution=execution)
+
+
+def _finished(
+    options: TeacherOptions, epoch: int | None, data: Dataset, store: Store, execution: Execution
+) -> Teacher | None:
+    path = teacher_path(
+        data,
+        arch=options.arch,
+        protocol=options.protocol,
+        store=store,
+        execution=execution,
+        seed=options.seed,
+    )
+    return load_teacher(path, epoch) if is_complete(path) else None
 
 
 def plan_teacher(
@@ -123,7 +146,7 @@ def plan_students(
 ) -> list[PlanLine]:
     """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets.
 
-    Rates that are to be tuned are not known before: their arms, and the search, are not in the forecast.
+    Rates that are to be tuned are not known before: of the search and its arms, the least is forecast.
     """
     check_inputs(comparison, data, teachers, paths, stored=stored)
     lines: dict[str, PlanLine] = {}
@@ -154,7 +177,18 @@ def plan_students(
             seconds=before.seconds + (0.0 if done else paces[pace]),
             disk_bytes=before.disk_bytes + (0 if done else disk),
         )
-    return list(lines.values())
+    return [*_search(comparison, len(paths), max(paces.values(), default=0.0)), *lines.values()]
+
+
+def _search(comparison: Comparison, families: int, pace: float) -> list[PlanLine]:
+    """The least that the search for learning rates takes: all decades, the two half decades, and the tuned arms."""
+    tuning = comparison.tuning
+    if tuning is None:
+        return []
+    searched = families * len(comparison.students) * len(comparison.optimizer_specs) * len(comparison.losses)
+    count = searched * (tuning.below + 1 + tuning.above + 2 + len(comparison.seeds))
+    disk = count * (RECORD_BYTES + 25 * comparison.protocol.total_epochs)
+    return [PlanLine("learning rates and tuned arms, at least", 0, count, count * pace, disk)]
 
 
 def _stand_in(protocol: Protocol, teachers: Sequence[Teacher], data: Dataset) -> LabelSource:

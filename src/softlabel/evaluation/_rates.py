@@ -3,27 +3,35 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from softlabel.core import Progress
 from softlabel.evaluation._comparison import Arm, Cell, Comparison, SetPaths
 from softlabel.evaluation._tuning import tune
-from softlabel.evaluation._units import STACK_SIZE, Bench, Failure, make_units, run_unit
+from softlabel.evaluation._units import Bench, Executor, Failure, make_units
 from softlabel.training import Optimizer
 
 Key = tuple[str, str, str, str]
 
 
 def tune_rates(
-    comparison: Comparison, bench: Bench, sets: Sequence[SetPaths], progress: Progress
-) -> dict[Key, Optimizer]:
-    """The best rate by (set, student, optimizer, loss), as seen by the selection split.
+    comparison: Comparison,
+    bench: Bench,
+    sets: Sequence[SetPaths],
+    executor: Executor,
+    stack_size: int,
+    progress: Progress,
+) -> tuple[dict[Key, Optimizer], list[dict[str, Any]]]:
+    """The best rate by (set, student, optimizer, loss) as seen by the selection split, and all that was tried.
 
-    The students that choose are trained on the first seed's set with a seed of their own; the test split plays no part.
+    The students that choose are trained on the first seed's set, labelled by the last teacher, with a seed of their
+    own; the test split plays no part. Nothing, when the comparison asks for no search.
     """
-    assert comparison.tuning is not None
-    assert bench.data.selection is not None  # check_inputs
+    if comparison.tuning is None or bench.data.selection is None:
+        return {}, []
     seed = comparison.tuning.seed
-    judged = replace(bench, data=replace(bench.data, test=bench.data.selection))
+    # A rate that blows up is an answer, not a failure to be tried again.
+    judged = replace(bench, data=replace(bench.data, test=bench.data.selection), retry=False)
     paths = {(family.name, seed): family.path(comparison.seeds[0]) for family in sets}
     optimizers = {
         (family.name, student, spec, loss): comparison.optimizer(spec)
@@ -36,14 +44,20 @@ def tune_rates(
         plan = [_cell(comparison, key, optimizer, seed) for key, optimizer in wanted]
         found: dict[Cell, float | None] = {}
         progress.start(f"{comparison.name}: learning rates on the selection split", len(plan))
-        for unit in make_units(plan, paths, STACK_SIZE):
-            for cell, result in run_unit(unit, judged, progress):
+        for done in executor.run(make_units(plan, paths, stack_size), judged, progress):
+            for cell, result in done:
                 found[cell] = None if isinstance(result, Failure) else result["accuracy"]["final"]
-            progress.advance(len(unit.cells))
+            progress.advance(len(done))
         progress.finish()
         return [found[cell] for cell in plan]
 
-    return tune(comparison.tuning, optimizers, measure)
+    tuned = tune(comparison.tuning, optimizers, measure)
+    told = [
+        {**dict(zip(("set", "student", "optimizer", "loss"), key, strict=True)), "chosen": best.lr,
+         "tried": [{"rate": rate, "selection_accuracy": seen} for rate, seen in tuned.tried[key].items()]}
+        for key, best in tuned.best.items()
+    ]  # fmt: skip
+    return tuned.best, told
 
 
 def _cell(comparison: Comparison, key: Key, optimizer: Optimizer, seed: int) -> Cell:

@@ -22,7 +22,15 @@ from softlabel.store import (
     require_same,
     save_distilled,
 )
-from softlabel.training import TEACHER_PROTOCOL, Execution, Protocol, Teacher, load_teacher, train_teacher
+from softlabel.training import (
+    TEACHER_PROTOCOL,
+    Execution,
+    Protocol,
+    Teacher,
+    load_teacher,
+    resolve_stack,
+    train_teacher,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +126,12 @@ class Recipe:
         missing = set(self.comparison.teachers) - {labeler.name for labeler in self.labelers}
         if missing:
             raise ConfigError(f"The recipe {self.name!r} has no labeler named {', '.join(sorted(missing))}.")
+        late = [one for one in self.labelers if one.epoch is not None and one.epoch > self.teacher.protocol.epochs]
+        if late:
+            raise ConfigError(f"The labeler {late[0].name!r} is of an epoch that the teacher never reaches.")
+        names = [options.name for options in self.sets] + [given.name for given in self.given]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
 
     def with_seeds(self, first: int | None, count: int | None) -> "Recipe":
         """The same story with `count` seeds from `first` on."""
@@ -157,9 +171,11 @@ def run_recipe(
         the folder of the study artifact.
     """
     progress = progress or Silent()
+    resolve_stack(stack, execution)  # whatever is wrong is told before hours of work
     data = recipe.data.load(progress)
     for options in recipe.sets:
         check_images(options.method, data, ipc=options.ipc)
+    given = [(one.name, given_set(one.path, data.info, store, progress)) for one in recipe.given]
 
     def taught(seed: int) -> Path:
         return train_teacher(
@@ -188,9 +204,7 @@ def run_recipe(
         )
         for options in recipe.sets
     ]
-    for one in recipe.given:
-        given = given_set(one.path, data.info, store, progress)
-        sets.append(SetPaths(one.name, tuple((seed, given) for seed in recipe.comparison.seeds)))
+    sets += [SetPaths(name, tuple((seed, path) for seed in recipe.comparison.seeds)) for name, path in given]
     return compare(
         recipe.comparison,
         data,

@@ -34,6 +34,7 @@ from softlabel.training import (
     is_out_of_memory,
     peak_memory,
     resolve_execution,
+    resolve_stack,
 )
 
 Record = dict[str, Any]
@@ -124,7 +125,7 @@ def train_students(
     """
     execution = execution or resolve_execution()
     check_classes(distilled, data)
-    cells = [_Cell(job, distilled, data, seed, execution) for job in jobs]
+    cells = [PlannedJob(job, distilled, data, seed, execution) for job in jobs]
     results: list[Record | SoftlabelError | None] = [cell.found(store) for cell in cells]
     left = [position for position, result in enumerate(results) if result is None]
     with ExitStack() as context:
@@ -139,7 +140,7 @@ def train_students(
             try:
                 trained = _train(chosen, sources, distilled, data, seed, execution, store, stack, progress)
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or at_once == 1:
+                if not is_out_of_memory(error) or len(now) == 1:
                     raise
                 at_once = -(-len(now) // 2)
                 warnings.warn(
@@ -154,8 +155,8 @@ def train_students(
     return [result for result in results if result is not None]
 
 
-class _Cell:
-    """A job with its identity."""
+class PlannedJob:
+    """A job with the labels and the protocol it really has, and the key of its record."""
 
     def __init__(self, job: Job, distilled: DistilledSet, data: Dataset, seed: int, execution: Execution) -> None:
         self.labels = job.labels if job.protocol.loss.needs_teacher else HardLabels()
@@ -178,7 +179,7 @@ class _Cell:
         return None if record is None else {**record, **self.facts}
 
 
-def _replayed(cell: _Cell, distilled: DistilledSet, seed: int, execution: Execution, store: Store | None) -> Any:
+def _replayed(cell: PlannedJob, distilled: DistilledSet, seed: int, execution: Execution, store: Store | None) -> Any:
     protocol, info = cell.protocol, distilled.info
     views = {
         "distilled": distilled.digest,
@@ -194,7 +195,7 @@ def _replayed(cell: _Cell, distilled: DistilledSet, seed: int, execution: Execut
 
 
 def _train(
-    cells: Sequence[_Cell],
+    cells: Sequence[PlannedJob],
     sources: dict[int, LabelSource],
     distilled: DistilledSet,
     data: Dataset,
@@ -231,7 +232,7 @@ def _train(
                 FileCheckpoint(store.student(cell.key)).clear()
             results[position] = history
             continue
-        outcome = _outcome(history, execution, len(cells))
+        outcome = _outcome(history, execution, len(cells), resolve_stack(stack, execution))
         record = {"key": cell.key, **cell.facts, "seed": seed, "identity": cell.identity, **outcome}
         if store is not None:
             store.write_record(cell.key, record)
@@ -241,7 +242,7 @@ def _train(
 
 
 def _fit(
-    cells: Sequence[_Cell],
+    cells: Sequence[PlannedJob],
     trainees: dict[int, Trainee],
     distilled: DistilledSet,
     data: Dataset,
@@ -264,12 +265,12 @@ def _fit(
     )
 
 
-def _what(cells: Sequence[_Cell]) -> str:
+def _what(cells: Sequence[PlannedJob]) -> str:
     names = [cell.arm or cell.protocol.loss.spec for cell in cells]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _outcome(history: History, execution: Execution, together: int) -> Record:
+def _outcome(history: History, execution: Execution, together: int, stack: str) -> Record:
     """What a training told; everything that two equal runs may differ in stands under `timing`."""
     return {
         "accuracy": {"final": history.final, "best_test": history.best_test, "per_class": history.per_class},
@@ -279,6 +280,7 @@ def _outcome(history: History, execution: Execution, together: int) -> Record:
         "images_seen": history.images_seen,
         "environment": environment(execution),
         "timing": {
+            "stack": stack,
             "train_seconds": history.train_seconds,
             "test_seconds": history.test_seconds,
             "trained_together": together,

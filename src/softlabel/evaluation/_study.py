@@ -33,14 +33,23 @@ from softlabel.evaluation._comparison import (
     check_inputs,
 )
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
-from softlabel.evaluation._pairs import compare_arms
+from softlabel.evaluation._pairs import compare_arms, main_loss
 from softlabel.evaluation._rates import tune_rates
 from softlabel.evaluation._statistics import summarise
 from softlabel.evaluation._students import Record
 from softlabel.evaluation._units import STACK_SIZE, Bench, Executor, Failure, LocalExecutor, Outcome, make_units
 from softlabel.losses import Loss, refine
 from softlabel.store import Store, is_complete, load_distilled, new_artifact
-from softlabel.training import Execution, Normaliser, Protocol, Teacher, environment, mean_logits, warn_if_weaker
+from softlabel.training import (
+    Execution,
+    Normaliser,
+    Protocol,
+    Teacher,
+    environment,
+    mean_logits,
+    resolve_stack,
+    warn_if_weaker,
+)
 
 LABELS_SHOWN_PER_SET = 4
 TOP = 5
@@ -88,22 +97,35 @@ def compare(
     """
     progress = progress or Silent()
     executor = executor or LocalExecutor()
+    resolve_stack(stack, execution)  # an unknown one would fail cell by cell
     loaded = {path: load_distilled(path) for paths in sets for _, path in paths.by_seed}
     check_inputs(comparison, data, teachers, sets, loaded.values(), stored)
     for teacher in (teacher for name in comparison.teachers for teacher in teachers.get(name, ())):
         warn_if_weaker(teacher.to(execution.torch_device), data, execution)
     bench = Bench(
-        data=data, teachers=teachers, stored=stored or {}, store=store, execution=execution, stack=stack, retry=retry
+        data=data,
+        teachers=teachers,
+        stored=stored or {},
+        store=store,
+        execution=execution,
+        stack=stack,
+        retry=retry or not tolerant,
     )
     paths = {(family.name, seed): path for family in sets for seed, path in family.by_seed}
-    tuned = tune_rates(comparison, bench, sets, progress) if comparison.tuning is not None else {}
+    tuned, tried = tune_rates(comparison, bench, sets, executor, stack_size, progress)
     plan = cells(comparison, arms(comparison, [family.name for family in sets], data.info.classes, tuned))
     progress.start(f"{comparison.name}: students", len(plan))
+    equal: dict[Any, list[Cell]] = {}  # a tuned rate may be the default one: the same student, trained once
+    for cell in plan:
+        equal.setdefault(_what_counts(cell), []).append(cell)
+    units = make_units([same[0] for same in equal.values()], paths, stack_size)
     outcomes: dict[Cell, Record | Failure] = {}
-    for done in executor.run(make_units(plan, paths, stack_size), bench, progress):
-        outcomes |= done
-        progress.advance(len(done), note=_note(done))
+    for done in executor.run(units, bench, progress):
+        for cell, result in done:
+            outcomes |= dict.fromkeys(equal[_what_counts(cell)], result)
+        progress.advance(sum(len(equal[_what_counts(cell)]) for cell, _ in done), note=_note(done))
     progress.finish()
+    outcomes = {cell: outcomes[cell] for cell in plan}  # whoever was done first
     records = {cell: result for cell, result in outcomes.items() if not isinstance(result, Failure)}
     failed = {cell: result for cell, result in outcomes.items() if isinstance(result, Failure)}
     if failed and not tolerant:
@@ -132,6 +154,8 @@ def compare(
         "notes": _notes(comparison, data),
         "environment": environment(execution),
     }
+    if comparison.tuning is not None:
+        meta["tuning"] = tried
     if comparison.steps:
         meta["continual"] = _continual(comparison, data, groups)
     path = store.study(comparison.name, fingerprint({key: value for key, value in meta.items() if key != "command"}))
@@ -139,6 +163,13 @@ def compare(
         with new_artifact(path, "study", meta):
             pass
     return path
+
+
+def _what_counts(cell: Cell) -> tuple[Any, ...]:
+    """All of a cell that its training depends on, among the cells of one comparison."""
+    arm = cell.arm
+    teacher = arm.teacher if arm.protocol.loss.needs_teacher else ""
+    return (arm.set_name, arm.protocol.fingerprint, arm.student, teacher, arm.seen, arm.role, cell.seed)
 
 
 def _note(done: Sequence[Outcome]) -> str:
@@ -260,7 +291,7 @@ def _labels_shown(
     group = teachers.get(comparison.teachers[-1], ())
     if not group:
         return []
-    mix = next((loss for loss in map(Loss.parse, comparison.losses) if loss.name == "gift"), Loss("gift"))
+    mix = Loss.parse(main_loss(comparison) or "gift")
     shown = []
     for paths in sets:
         distilled = loaded[paths.by_seed[0][1]]

@@ -16,8 +16,8 @@ from softlabel.core import (
     fingerprint,
 )
 from softlabel.evaluation._comparison import Cell, Stored, Teachers, arm_labels
-from softlabel.evaluation._continual import SeenLabels, class_order, seen_set
-from softlabel.evaluation._students import Job, Record, cell_identity, full_data, train_students
+from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
+from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, train_students
 from softlabel.store import Store, load_distilled
 from softlabel.training import Execution, is_out_of_memory
 
@@ -97,11 +97,11 @@ def make_units(cells: Sequence[Cell], paths: Mapping[tuple[str, int], Path], at_
 
 @dataclass(frozen=True)
 class Prepared:
-    """A unit's inputs: what trains and judges its students, and per cell its labels and the key of its record."""
+    """A unit's inputs: what trains and judges its students, and every cell's job and the key of its record."""
 
     data: Dataset
     distilled: DistilledSet
-    labels: Mapping[Cell, LabelSource]
+    jobs: Mapping[Cell, Job]
     keys: Mapping[Cell, str]
 
 
@@ -112,44 +112,54 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
     data, distilled = bench.data, whole
     seen = class_order(data.info.classes, first.seed)[: first.arm.seen]
     if seen:
-        data, distilled = data.of_classes(seen), seen_set(whole, seen)
+        data, distilled = seen_data(data, seen), seen_set(whole, seen)
     sources: dict[tuple[str, str], LabelSource] = {}
-    labels, keys = dict[Cell, LabelSource](), dict[Cell, str]()
+    jobs = {}
     for cell in unit.cells:
         arm = cell.arm
         name = (arm.protocol.labels, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
         if name not in sources:
             made = arm_labels(arm, bench.teachers, bench.stored, replace(distilled, info=whole.info), bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
-        labels[cell] = sources[name]
-        protocol = replace(arm.protocol, labels=labels[cell].regime)
-        keys[cell] = fingerprint(
-            cell_identity(distilled, labels[cell], data, protocol, arm.student, cell.seed, bench.execution)
-        )
-    return Prepared(data, distilled, labels, keys)
+        jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=sources[name], arm=arm.name)
+    keys = {cell: PlannedJob(job, distilled, data, cell.seed, bench.execution).key for cell, job in jobs.items()}
+    return Prepared(data, distilled, jobs, keys)
 
 
 def run_unit(unit: Unit, bench: Bench, progress: Progress) -> list[Outcome]:
     """Train the cells of a unit that have no record and did not fail before.
 
-    A failure of a training is kept beside the records and told; what is wrong with the store, the disk or the memory
-    is raised.
+    A training that fails is told, and the others go on: when a stack breaks, its students are trained one by one. What
+    the training itself brought about (a loss that is not finite, images too small for a model) is kept beside the
+    records; what may be the machine's doing (memory, a device) is tried again the next time.
+
+    Raises:
+        StoreError, DiskFullError: nothing can be kept.
     """
     ready = prepare(unit, bench)
-    outcomes, jobs = dict[Cell, Record | Failure](), dict[Cell, Job]()
+    outcomes: dict[Cell, Record | Failure] = {}
+    left = []
     for cell in unit.cells:
-        before = None if bench.retry else bench.store.read_failure(ready.keys[cell])
-        if before is not None:
-            outcomes[cell] = Failure(before["error"], before["kind"])
+        before = None if bench.retry or _is_done(ready.keys[cell], bench) else _failed(ready.keys[cell], bench)
+        if before is None:
+            left.append(cell)
         else:
-            arm = cell.arm
-            jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=ready.labels[cell], arm=arm.name)
+            outcomes[cell] = before
+    for cell, result in _trained(left, ready, bench, progress):
+        outcomes[cell] = _kept(result, cell, ready.keys[cell], bench)
+    return [(cell, outcomes[cell]) for cell in unit.cells]
+
+
+def _trained(
+    cells: Sequence[Cell], ready: Prepared, bench: Bench, progress: Progress
+) -> list[tuple[Cell, Record | Exception]]:
+    """The cells' records or errors: trained together, or one by one when that breaks."""
     try:
-        found: Sequence[Record | SoftlabelError | RuntimeError] = train_students(
+        found = train_students(
             ready.distilled,
-            list(jobs.values()),
+            [ready.jobs[cell] for cell in cells],
             data=ready.data,
-            seed=unit.cells[0].seed,
+            seed=cells[0].seed if cells else 0,
             execution=bench.execution,
             store=bench.store,
             stack=bench.stack,
@@ -157,19 +167,28 @@ def run_unit(unit: Unit, bench: Bench, progress: Progress) -> list[Outcome]:
         )
     except (DiskFullError, StoreError):
         raise
-    except (SoftlabelError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        found = [error] * len(jobs)
-    for cell, result in zip(jobs, found, strict=True):
-        outcomes[cell] = _kept(result, cell, ready.keys[cell], bench)
-    return [(cell, outcomes[cell]) for cell in unit.cells]
+    except Exception as error:  # a student of any package may raise anything; the grid goes on
+        if len(cells) == 1:
+            return [(cells[0], error)]
+        return [pair for cell in cells for pair in _trained([cell], ready, bench, progress)]
+    return list(zip(cells, found, strict=True))
 
 
-def _kept(result: Record | SoftlabelError | RuntimeError, cell: Cell, key: str, bench: Bench) -> Record | Failure:
+def _is_done(key: str, bench: Bench) -> bool:
+    return bench.store.record(key).exists()
+
+
+def _failed(key: str, bench: Bench) -> Failure | None:
+    before = bench.store.read_failure(key)
+    return None if before is None else Failure(before["error"], before["kind"])
+
+
+def _kept(result: Record | Exception, cell: Cell, key: str, bench: Bench) -> Record | Failure:
     if not isinstance(result, Exception):
         bench.store.clear_failure(key)
         return result
-    failure = Failure(str(result), type(result).__name__)
-    bench.store.write_failure(key, {"key": key, "arm": cell.arm.name, "seed": cell.seed, **vars(failure)})
+    told = "it does not fit into memory" if is_out_of_memory(result) else str(result)
+    failure = Failure(told or type(result).__name__, type(result).__name__)
+    if isinstance(result, SoftlabelError):
+        bench.store.write_failure(key, {"key": key, "arm": cell.arm.name, "seed": cell.seed, **vars(failure)})
     return failure

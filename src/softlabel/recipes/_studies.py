@@ -33,26 +33,28 @@ FULL_EPOCHS, QUICK_EPOCHS = 300, 60
 TEACHER_EPOCHS, QUICK_TEACHER_EPOCHS = 12, 3
 
 
-def losses(quick: bool) -> Recipe:
+def losses(quick: bool, teacher_epochs: int) -> Recipe:
     """Every loss on random, herding and RDED images (the paper's Figure 1)."""
     return _study(
         "gift-losses",
         "every loss on random, herding and RDED images; each method's own loss marked",
         "Every loss on every set",
         quick,
+        teacher_epochs,
         sets=_sets(("random", "rded") if quick else tuple(METHODS), (10,) if quick else (1, 10)),
         losses=ALL_LOSSES,
         plots=({"kind": "bars", "title": "Losses on every set", "group": "set", "bar": "loss"},),
     )
 
 
-def optimizers(quick: bool) -> Recipe:
+def optimizers(quick: bool, teacher_epochs: int) -> Recipe:
     """Losses under other optimizers than the one they were tuned for; KL with and without the T^2 factor."""
     return _study(
         "gift-optimizers",
         "losses under AdamW, Adam, RMSprop, SGD and SGD with momentum, at default and tuned learning rates",
         "Losses under other optimizers",
         quick,
+        teacher_epochs,
         sets=_sets(("random",), (10,)),
         losses=MAIN_LOSSES,
         optimizers=("adamw", "adam", "rmsprop", "sgd", "sgd:momentum=0.9"),
@@ -63,7 +65,7 @@ def optimizers(quick: bool) -> Recipe:
     )
 
 
-def architectures(quick: bool) -> Recipe:
+def architectures(quick: bool, teacher_epochs: int) -> Recipe:
     """Labels and images made with ConvNet-3; students of other architectures."""
     small = ("convnet-3", "convnet-2", "convnet-3:width=64", "mlp", "vit")
     return _study(
@@ -71,6 +73,7 @@ def architectures(quick: bool) -> Recipe:
         "images and labels from ConvNet-3; students are ConvNets, ResNets, an MLP and a ViT",
         "Students of other architectures",
         quick,
+        teacher_epochs,
         sets=_sets(("random",) if quick else ("random", "rded"), (10,)),
         losses=("kl", "gift") if quick else ("ce", *MAIN_LOSSES),
         students=small if quick else (*small, "convnet-4", "resnet-18", "resnet-50"),
@@ -78,7 +81,7 @@ def architectures(quick: bool) -> Recipe:
     )
 
 
-def refinement(quick: bool) -> Recipe:
+def refinement(quick: bool, teacher_epochs: int) -> Recipe:
     """GIFT's own choices: gamma, alpha, the additive form, and probabilities at a temperature in place of logits."""
     specs = [f"gift:gamma={gamma:g}" for gamma in GAMMAS] + [f"gift:alpha={alpha:g}" for alpha in ALPHAS]
     specs += [f"gift_softmax:temperature={temperature:g}" for temperature in TEMPERATURES]
@@ -90,8 +93,9 @@ def refinement(quick: bool) -> Recipe:
         "GIFT's gamma and alpha, its additive form, and probabilities in place of logits",
         "How GIFT refines a label",
         quick,
+        teacher_epochs,
         sets=_sets(("random",) if quick else ("random", "rded"), (10,)),
-        losses=(*specs, "gift_additive", "gift"),
+        losses=("gift", "gift_additive", *specs),
         plots=(
             {**common, "title": "Weight of the hard label", "loss": "gift", "parameter": "gamma", "default": 1 / 11},
             {**common, "title": "Label smoothing", "loss": "gift", "parameter": "alpha", "default": 0.1},
@@ -101,21 +105,18 @@ def refinement(quick: bool) -> Recipe:
     )  # fmt: skip
 
 
-def teachers(quick: bool) -> Recipe:
+def teachers(quick: bool, teacher_epochs: int) -> Recipe:
     """Labels from weak to strong teachers along one trajectory, and from an ensemble."""
-    last = QUICK_TEACHER_EPOCHS if quick else TEACHER_EPOCHS
-    epochs = (1, 2) if quick else (1, 2, 4, 8)
-    labelers = (
-        *(Labeler(name=f"epoch {epoch}", epoch=epoch) for epoch in epochs),
-        Labeler(name=f"epoch {last}"),
-        Labeler(name="ensemble", seeds=(0, 1) if quick else (0, 1, 2)),
-    )
-    shown: dict[str, Any] = {labeler.name: labeler.epoch or last for labeler in labelers if labeler.seeds is None}
+    early = [epoch for epoch in ((1, 2) if quick else (1, 2, 4, 8)) if epoch < teacher_epochs]
+    along = tuple(Labeler(name=f"epoch {epoch}", epoch=epoch) for epoch in (*early, teacher_epochs))
+    labelers = (*along, Labeler(name="ensemble", seeds=(0, 1) if quick else (0, 1, 2)))
+    shown = {labeler.name: labeler.epoch for labeler in along}
     return _study(
         "gift-teachers",
         "labels from weak to strong teachers along one trajectory, and from an ensemble",
         "Weak and strong teachers",
         quick,
+        teacher_epochs,
         sets=_sets(("random",), (10,)),
         losses=("kl", "gift") if quick else ("ce", "kl", "soft_ce", "mse_ce", "cosine", "gift"),
         teachers=tuple(labeler.name for labeler in labelers),
@@ -128,26 +129,28 @@ def teachers(quick: bool) -> Recipe:
     )  # fmt: skip
 
 
-def continual(quick: bool) -> Recipe:
+def continual(quick: bool, teacher_epochs: int) -> Recipe:
     """Class-incremental learning in five steps, with the distilled set as memory."""
     return _study(
         "gift-continual",
         "class-incremental learning in 5 steps (--steps for others) with the distilled set as memory",
         "Classes one step after another",
         quick,
+        teacher_epochs,
         sets=_sets(("random",) if quick else ("random", "rded"), (10,)),
         losses=("ce", "kl", "gift") if quick else ("ce", "kl", "mse_ce", "cosine", "gift"),
         steps=5,
     )
 
 
-def tiny_losses(quick: bool) -> Recipe:
+def tiny_losses(quick: bool, teacher_epochs: int) -> Recipe:
     """Losses with many classes: Tiny-ImageNet at 32 px."""
     base = _study(
         "gift-tiny-imagenet",
         "losses with 200 classes: Tiny-ImageNet at 32 px, random images, IPC 10",
         "Losses with many classes",
         quick,
+        teacher_epochs,
         sets=_sets(("random",), (1,) if quick else (10,)),
         losses=("ce", "kl", "mse_ce", "cosine", "gift"),
         plots=({"kind": "bars", "title": "Losses", "group": "set", "bar": "loss"},),
@@ -155,7 +158,7 @@ def tiny_losses(quick: bool) -> Recipe:
     return replace(base, data=DataOptions(spec="tiny-imagenet-200", image_size=(32, 32), selection=0.1))
 
 
-STUDIES: dict[str, Callable[[bool], Recipe]] = {
+STUDIES: dict[str, Callable[[bool, int], Recipe]] = {
     "losses": losses,
     "optimizers": optimizers,
     "architectures": architectures,
@@ -166,15 +169,16 @@ STUDIES: dict[str, Callable[[bool], Recipe]] = {
 }
 
 
-def find_study(name: str, quick: bool = False) -> Recipe:
-    """The recipe of the study of that name.
+def find_study(name: str, quick: bool = False, teacher_epochs: int | None = None) -> Recipe:
+    """The recipe of the study of that name, with another number of teacher epochs when given.
 
     Raises:
         UnknownNameError: no such study.
     """
     if name not in STUDIES:
         raise UnknownNameError("study", name, STUDIES)
-    return STUDIES[name](quick)
+    usual = QUICK_TEACHER_EPOCHS if quick else TEACHER_EPOCHS
+    return STUDIES[name](quick, usual if teacher_epochs is None else teacher_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +195,6 @@ class Changes:
     """Images per class."""
     arch: str | None = None
     """The teacher's architecture, and the students' where the study has one kind."""
-    teacher_epochs: int | None = None
-    """Epochs of the teacher."""
     students: tuple[str, ...] | None = None
     """Student models. See: softlabel ls models"""
     losses: tuple[str, ...] | None = None
@@ -206,10 +208,6 @@ class Changes:
     steps: int | None = None
     """Steps of class-incremental learning."""
 
-    def __post_init__(self) -> None:
-        if self.tune and self.default_rates:
-            raise ConfigError("--tune and --default-rates exclude each other. Keep one.")
-
 
 def change(recipe: Recipe, changes: Changes) -> Recipe:
     """The study with these changes.
@@ -217,13 +215,15 @@ def change(recipe: Recipe, changes: Changes) -> Recipe:
     Raises:
         UnknownNameError, ConfigError: for what does not exist or cannot be.
     """
+    if changes.tune and changes.default_rates:
+        raise ConfigError("--tune and --default-rates exclude each other. Keep one.")
+    if changes.steps is not None and changes.steps < 1:
+        raise ConfigError(f"--steps must be 1 or more. Got {changes.steps} instead.")
     comparison, teacher = recipe.comparison, recipe.teacher
     if changes.arch is not None:
         teacher = replace(teacher, arch=changes.arch)
         if len(comparison.students) == 1:
             comparison = replace(comparison, students=(changes.arch,))
-    if changes.teacher_epochs is not None:
-        teacher = replace(teacher, protocol=teacher.protocol.with_epochs(changes.teacher_epochs))
     given: dict[str, Any] = {
         "students": changes.students,
         "losses": changes.losses,
@@ -248,6 +248,7 @@ def _study(
     summary: str,
     title: str,
     quick: bool,
+    teacher_epochs: int,
     *,
     sets: tuple[SetOptions, ...],
     losses: tuple[str, ...],
@@ -255,7 +256,6 @@ def _study(
     **settings: Any,
 ) -> Recipe:
     protocol = find_protocol("gift", epochs=QUICK_EPOCHS if quick else FULL_EPOCHS)
-    teacher_epochs = QUICK_TEACHER_EPOCHS if quick else TEACHER_EPOCHS
     comparison = Comparison(
         name=f"{name}-quick" if quick else name,
         title=title,
@@ -264,7 +264,7 @@ def _study(
         seeds=(0, 1) if quick else (0, 1, 2),
         **{"students": ("convnet-3",), **settings},
     )
-    teacher = TeacherOptions(arch="convnet-3", protocol=replace(TEACHER_PROTOCOL, epochs=teacher_epochs))
+    teacher = TeacherOptions(arch="convnet-3", protocol=TEACHER_PROTOCOL.with_epochs(teacher_epochs))
     return Recipe(
         name=comparison.name,
         summary=summary,

@@ -5,9 +5,13 @@ remember (`meta`), and the SHA-256 and size of every file. A folder appears unde
 rename, so a half-written artifact is never visible.
 """
 
+import glob
 import json
 import os
+import re
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_byt
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+_HOST = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,9 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
         DiskFullError: the disk filled up.
         StoreError: `path` cannot be written.
     """
-    mark = f"{fingerprint(meta)}.partial" if resumable else f"{os.getpid()}.tmp"
+    mark = f"{fingerprint(meta)}.partial" if resumable else f"{_HOST}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     folder = path.parent / f".{path.name}.{mark}"
+    _remove_leftovers(path)
     _refuse_foreign(path)  # before any work
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,6 +198,24 @@ def _verify(artifact: Artifact) -> None:
                 f"{file} is corrupt: its SHA-256 is {found[:12]}..., the manifest says {entry['sha256'][:12]}.... "
                 f"Delete {artifact.path} and run the same command again."
             )
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine began to write for `path` and were killed over."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}.*.tmp"):
+        process = folder.name.split(".")[-3]
+        if process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -15,6 +15,7 @@ from softlabel.core import (
     Progress,
     Silent,
     Split,
+    stream_seed,
 )
 from softlabel.losses import LOSSES
 from softlabel.training._batches import Batch, Batches
@@ -111,7 +112,7 @@ def fit_stack(
 
     Order, views and mixing come from streams of `seed` alone (`Batches`), so a model in a stack sees what it would see
     alone, and a resumed training continues with the numbers that the unbroken one would have drawn. A view is made
-    once, and a label source that trainees share looks at it once. Times are shared equally.
+    once, and a label source that trainees share looks at it once. Time spent for all is shared equally.
 
     Args:
         split: training images uint8 [N, C, H, W] and targets.
@@ -278,15 +279,18 @@ def _epoch(
         for batch in batches.epoch(epoch):
             logits = _label(batch, members, execution)
             losses = [member.batch_loss(batch, logits.get(id(member.labels))) for member in members]
-            found = models.backward(batch.views, losses)
+            draw = stream_seed(batches.seed, "forward", epoch, batch.rows.start)
+            found = models.backward(batch.views, losses, draw)
             for member, loss in zip(members, found, strict=True):
                 member.step(epoch, batch.within)
                 member.losses.append(loss)
             seen += len(batch.index)
-    seconds = (time.perf_counter() - began) / len(members)
-    for member in members:
+    whole = time.perf_counter() - began
+    own = models.take_seconds() if isinstance(models, Loop) and batches.device.type == "cpu" else [0.0] * len(members)
+    shared = (whole - sum(own)) / len(members)
+    for member, seconds in zip(members, own, strict=True):
         member.history.images_seen += seen
-        member.history.train_seconds += seconds
+        member.history.train_seconds += seconds + shared
 
 
 def _label(batch: Batch, members: Iterable[_Member], execution: Execution) -> dict[int, Tensor | None]:

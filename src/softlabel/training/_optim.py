@@ -40,6 +40,16 @@ momentum, as the spec says. RMSprop: Keras's (torch's default of 1e-2 is ten tim
 AdamW's rate with ten times its decay, as its paper advises. GIFT's own settings for these are not published.
 """
 
+_SHARED = ("lr", "weight_decay", "decay_on")
+OPTIMIZER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "adamw": _SHARED,
+    "adam": _SHARED,
+    "sgd": (*_SHARED, "momentum", "nesterov"),
+    "rmsprop": (*_SHARED, "momentum"),
+    "lion": _SHARED,
+}
+"""What a spec may set of each; the others would do nothing."""
+
 SCHEDULES = {
     "constant": "the learning rate never changes",
     "multistep": "times `gamma` at 2E//3 and 5E//6 (GIFT)",
@@ -93,8 +103,9 @@ class Optimizer:
         name, options = parse_spec(spec)
         if name not in OPTIMIZERS:
             raise UnknownNameError("optimizer", name, OPTIMIZERS)
-        for refused in {"name", "betas"} & options.keys():
-            raise ConfigError(f"The option {refused!r} of the optimizer {name!r} cannot be given in a spec.")
+        for key in options.keys() - set(OPTIMIZER_OPTIONS[name]):
+            known = ", ".join(OPTIMIZER_OPTIONS[name])
+            raise ConfigError(f"The optimizer {name!r} has no option {key!r}. Its options are: {known}.")
         defaults = {key: value for key, value in OPTIMIZER_DEFAULTS[name].items() if key not in options}
         parsed = build_config(cls, options, f"the optimizer {name!r}")
         given = {key: getattr(parsed, key) for key in options}
@@ -107,7 +118,7 @@ class Optimizer:
         options: dict[str, Option] = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name not in ("name", "betas") and getattr(self, field.name) != getattr(plain, field.name)
+            if field.name in OPTIMIZER_OPTIONS[self.name] and getattr(self, field.name) != getattr(plain, field.name)
         }
         return format_spec(self.name, options)
 

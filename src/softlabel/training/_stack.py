@@ -6,7 +6,9 @@ model's statistics apart); its numbers equal those of the loop to rounding. On a
 model's convolutions keep it busy (`benchmarks/grid.py` measures both); on a GPU a tiny model does not.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -45,18 +47,30 @@ class Loop:
 
     def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
         self.models, self.execution = models, execution
+        self.seconds = [0.0] * len(models)
 
-    def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
-        """Every model's loss on its own logits of `views`, detached; gradients go to the models' parameters."""
+    def backward(self, views: Tensor, losses: Sequence[BatchLoss], draw: int) -> list[Tensor]:
+        """Every model's loss on its own logits of `views`, detached; gradients go to the models' parameters.
+
+        Args:
+            draw: seeds what a model of another package draws in its forward pass, such as dropout.
+        """
         found = []
-        for model, batch_loss in zip(self.models, losses, strict=True):
-            with self.execution.autocast():
+        for position, (model, batch_loss) in enumerate(zip(self.models, losses, strict=True)):
+            began = time.perf_counter()
+            with self.execution.autocast(), _seeded(model, draw, views.device):
                 logits = model(views)
             loss = batch_loss(_at_least_float32(logits))
             model.zero_grad(set_to_none=True)
             loss.backward()
             found.append(loss.detach())
+            self.seconds[position] += time.perf_counter() - began
         return found
+
+    def take_seconds(self) -> list[float]:
+        """What each model took since the last call; on CUDA, where kernels run on, what it took to start them."""
+        taken, self.seconds = self.seconds, [0.0] * len(self.models)
+        return taken
 
 
 class Vmap:
@@ -70,7 +84,7 @@ class Vmap:
         for parameter in self.parameters.values():
             parameter.requires_grad_()
 
-    def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
+    def backward(self, views: Tensor, losses: Sequence[BatchLoss], draw: int) -> list[Tensor]:
         """As `Loop.backward`."""
         self.skeleton.train(self.models[0].training)
         views = views.contiguous()  # group norms under vmap know no channels-last layout
@@ -108,17 +122,28 @@ class Mixed:
             alone = len(ours) == 1 or isinstance(ours[0], Bridged)
             self.groups.append((where, Loop(ours, execution) if alone else Vmap(ours, execution)))
 
-    def backward(self, views: Tensor, losses: Sequence[BatchLoss]) -> list[Tensor]:
+    def backward(self, views: Tensor, losses: Sequence[BatchLoss], draw: int) -> list[Tensor]:
         """As `Loop.backward`."""
         found: dict[int, Tensor] = {}
         for where, group in self.groups:
-            found |= zip(where, group.backward(views, [losses[i] for i in where]), strict=True)
+            found |= zip(where, group.backward(views, [losses[i] for i in where], draw), strict=True)
         return [found[position] for position in range(len(losses))]
 
 
 def build_stack(stack: str, models: Sequence[nn.Module], execution: Execution) -> Loop | Mixed:
     """The stack of that kind (`loop` or `vmap`) over models that are on the device."""
     return Loop(models, execution) if stack == "loop" else Mixed(models, execution)
+
+
+@contextmanager
+def _seeded(model: nn.Module, draw: int, device: torch.device) -> Iterator[None]:
+    """Our models draw nothing in their forward pass; those of other packages draw from torch's global generators."""
+    if not isinstance(model, Bridged):
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(draw)
+        yield
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -1,0 +1,221 @@
+"""Arms of a grid, what is trained together, and which arms are compared."""
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softlabel.evaluation import Arm, Comparison, Tuning, find_protocol
+from softlabel.evaluation._comparison import Cell, arms, cells
+from softlabel.evaluation._pairs import compare_arms
+from softlabel.evaluation._units import Unit, make_units
+from softlabel.training import Checks, Optimizer
+
+STUDENT = "convnet-1:width=4"
+Meta = dict[str, Any]
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    return Comparison(
+        name="grid",
+        title="A tiny grid",
+        protocol=replace(find_protocol("gift", epochs=3), batch=5, checks=Checks(count=3)),
+        students=(STUDENT,),
+        losses=("ce", "kl", "gift"),
+        seeds=(0, 1),
+    )
+
+
+def test_names_and_axes_of_arms(comparison: Comparison) -> None:
+    several = replace(
+        comparison,
+        students=("mlp", STUDENT),
+        optimizers=("adamw", "sgd:momentum=0.9"),
+        teachers=("weak", "strong"),
+        losses=("ce", "gift"),
+        full_epochs=2,
+    )
+    found = arms(several, ["a", "b"], 4)
+    assert len(found) == 2 * 2 * 2 * (1 + 2) + 1
+    assert len({arm.name for arm in found}) == len(found)
+    assert found[0].name == "a / mlp / adamw / ce"
+    assert found[0].axes == {"set": "a", "teacher": "none", "student": "mlp", "optimizer": "adamw", "loss": "ce"}
+    assert found[2].name == "a / strong / mlp / adamw / gift"
+    assert found[2].axes["teacher"] == found[2].teacher == "strong"
+    assert found[4].protocol.optimizer == Optimizer(name="sgd", lr=1e-2, momentum=0.9)
+    assert found[-1].role == "baseline"
+    assert found[-1].protocol.epochs == 2
+    assert found[-1].protocol.labels == "hard"
+    # What does not vary is not in the name.
+    assert [arm.name for arm in arms(replace(comparison, losses=("ce", "gift")), ["a"], 4)] == ["a / ce", "a / gift"]
+
+
+def test_arms_with_tuned_rates(comparison: Comparison) -> None:
+    tuned = {("a", STUDENT, "adamw", "gift"): Optimizer(lr=0.02)}
+    searching = replace(comparison, optimizers=("adamw",), losses=("ce", "gift"), tuning=Tuning())
+    found = {arm.name: arm for arm in arms(searching, ["a"], 4, tuned)}
+    assert list(found) == ["a / adamw / ce", "a / adamw / gift", "a / adamw (tuned) / gift"]
+    assert found["a / adamw (tuned) / gift"].protocol.optimizer.lr == 0.02
+    assert found["a / adamw / gift"].protocol.optimizer.lr == 1e-3
+
+
+def test_class_incremental_arms(comparison: Comparison) -> None:
+    found = arms(replace(comparison, losses=("gift",), steps=3, full_epochs=1), ["a"], 4)
+    assert [arm.name for arm in found] == [
+        "a / gift / 2 classes", "a / gift / 3 classes", "a / gift / 4 classes", "full data / ce"]  # fmt: skip
+    assert [arm.seen for arm in found] == [2, 3, 4, 0]
+    assert {arm.axes.get("line") for arm in found} == {"a / gift", None}
+
+
+def paths_for(plan: Sequence[Cell]) -> dict[tuple[str, int], Path]:
+    return {(cell.arm.set_name, cell.seed): Path(cell.arm.set_name, str(cell.seed)) for cell in plan}
+
+
+def test_cells_of_one_set_seed_and_views_are_one_unit(comparison: Comparison) -> None:
+    wide = replace(comparison, students=("mlp", STUDENT), optimizers=("adamw", "sgd"), full_epochs=1)
+    plan = cells(wide, arms(wide, ["a", "b"], 4))
+    units = make_units(plan, {key: path for key, path in paths_for(plan).items() if key[0] != "full data"}, 100)
+    assert [len(unit.cells) for unit in units] == [12, 12, 12, 12, 1]  # 2 students x 2 optimizers x 3 losses
+    for unit in units[:-1]:
+        assert {(cell.arm.set_name, cell.seed) for cell in unit.cells} == {(unit.path.parent.name, int(unit.path.name))}  # type: ignore[union-attr]
+    assert units[-1].path is None  # the full data
+    assert units[-1].cells[0].arm.role == "baseline"
+    assert sorted(plan.index(cell) for unit in units for cell in unit.cells) == list(range(len(plan)))
+
+
+@pytest.mark.parametrize(("at_most", "sizes"), [(1, [1] * 6), (2, [2, 1, 2, 1]), (3, [3, 3]), (8, [3, 3])])
+def test_units_hold_at_most_so_many(comparison: Comparison, at_most: int, sizes: list[int]) -> None:
+    plan = cells(comparison, arms(comparison, ["a"], 4))
+    units = make_units(plan, paths_for(plan), at_most)
+    assert [len(unit.cells) for unit in units] == sizes
+    assert {cell for unit in units for cell in unit.cells} == set(plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 2},
+        {"extra_epoch": True},
+        {"batch": 4},
+        {"batch": "rded"},
+        {"views": "none"},
+        {"views": "gift-factor"},
+    ],
+    ids=lambda change: "-".join(map(str, *change.items())),
+)
+def test_cells_of_other_views_are_another_unit(comparison: Comparison, change: dict[str, Any]) -> None:
+    """`gift-factor` are the views of `gift` on sets that are no mosaics; which these are is not known yet."""
+    plan = cells(comparison, arms(comparison, ["a"], 4))
+    other = Cell(replace(plan[0].arm, protocol=replace(plan[0].arm.protocol, **change)), plan[0].seed)
+    units = make_units([*plan, other], paths_for(plan))
+    assert [unit.cells for unit in units if other in unit.cells] == [(other,)]
+    seen = Cell(replace(plan[0].arm, seen=2), plan[0].seed)
+    assert [unit.cells for unit in make_units([*plan, seen], paths_for(plan)) if seen in unit.cells] == [(seen,)]
+
+
+def test_units_and_cells_can_be_sent_to_another_process(comparison: Comparison) -> None:
+    plan = cells(comparison, arms(comparison, ["a"], 4))
+    units: list[Unit] = make_units(plan, paths_for(plan))
+    again: list[Unit] = pickle.loads(pickle.dumps(units))
+    assert again == units
+    assert {cell for unit in again for cell in unit.cells} == set(plan)
+
+
+# Pairs.
+
+
+def group(arm: Arm, accuracies: dict[int, float]) -> list[Meta]:
+    return [{"seed": seed, "accuracy": {"final": value}} for seed, value in accuracies.items()]
+
+
+def pairs_of(
+    comparison: Comparison,
+    *,
+    failed: Callable[[Arm], bool] = lambda arm: False,
+    tuned: dict[tuple[str, str, str, str], Optimizer] | None = None,
+    sets: Sequence[str] = ("a",),
+) -> list[tuple[str, str]]:
+    found = arms(comparison, sets, 4, tuned)
+    groups = {arm: [] if failed(arm) else group(arm, {0: 0.5, 1: 0.6}) for arm in found}
+    told = compare_arms(comparison, groups, dict.fromkeys(sets, 8), resolution=0.01)
+    return [(entry["arm"], entry["against"]) for entry in told]
+
+
+@pytest.mark.parametrize("losses", [("ce", "gift"), ("gift", "ce")])
+def test_losses_are_paired_in_any_order(comparison: Comparison, losses: tuple[str, ...]) -> None:
+    first, second = losses
+    assert pairs_of(replace(comparison, losses=losses)) == [(f"a / {second}", f"a / {first}")]
+
+
+@pytest.mark.parametrize("losses", [("ce", "kl"), ("kl", "ce")])
+def test_losses_are_paired_under_every_teacher(comparison: Comparison, losses: tuple[str, ...]) -> None:
+    found = pairs_of(replace(comparison, losses=losses, teachers=("t1", "t2")))
+    assert sorted(map(sorted, found)) == [
+        ["a / ce", "a / t1 / kl"],
+        ["a / ce", "a / t2 / kl"],
+        ["a / t1 / kl", "a / t2 / kl"],
+    ]
+
+
+def test_optimizers_are_paired_with_the_first_and_with_their_tuned_selves(comparison: Comparison) -> None:
+    grid = replace(comparison, losses=("gift",), optimizers=("adamw", "adam", "sgd"), tuning=Tuning())
+    tuned = {("a", STUDENT, name, "gift"): Optimizer(name=name, lr=0.5) for name in grid.optimizers}
+    assert sorted(pairs_of(grid, tuned=tuned)) == [
+        ("a / adam (tuned) / gift", "a / adam / gift"),
+        ("a / adam (tuned) / gift", "a / adamw / gift"),
+        ("a / adam / gift", "a / adamw / gift"),
+        ("a / adamw (tuned) / gift", "a / adamw / gift"),
+        ("a / sgd (tuned) / gift", "a / adamw / gift"),
+        ("a / sgd (tuned) / gift", "a / sgd / gift"),
+        ("a / sgd / gift", "a / adamw / gift"),
+    ]
+
+
+def test_a_default_rate_that_fails_leaves_the_tuned_one_a_pair(comparison: Comparison) -> None:
+    """What tuning is for: the default blows up, the tuned rate does not."""
+    grid = replace(comparison, losses=("gift",), optimizers=("adamw", "sgd"), tuning=Tuning())
+    tuned = {("a", STUDENT, name, "gift"): Optimizer(name=name, lr=0.5) for name in grid.optimizers}
+    assert sorted(pairs_of(grid, tuned=tuned, failed=lambda arm: arm.axes["optimizer"] == "sgd")) == [
+        ("a / adamw (tuned) / gift", "a / adamw / gift"),
+        ("a / sgd (tuned) / gift", "a / adamw / gift"),
+    ]
+
+
+def test_many_losses_are_paired_with_the_first_and_the_main_one(comparison: Comparison) -> None:
+    grid = replace(comparison, losses=("kl", "mse", "gift", "cosine"))
+    found = pairs_of(grid)
+    assert found[0] == ("a / gift", "a / kl")  # the main question first
+    assert sorted(found) == [
+        ("a / cosine", "a / kl"),
+        ("a / gift", "a / cosine"),
+        ("a / gift", "a / kl"),
+        ("a / gift", "a / mse"),
+        ("a / mse", "a / kl"),
+    ]
+
+
+def test_sets_are_paired_under_one_loss_when_they_are_of_one_size(comparison: Comparison) -> None:
+    grid = replace(comparison, losses=("gift",))
+    assert pairs_of(grid, sets=("random", "rded")) == [("rded / gift", "random / gift")]
+    found = arms(grid, ("random", "rded"), 4)
+    groups = {arm: group(arm, {0: 0.5, 1: 0.6}) for arm in found}
+    assert compare_arms(grid, groups, {"random": 8, "rded": 80}, resolution=0.01) == []
+
+
+def test_students_are_not_compared(comparison: Comparison) -> None:
+    assert pairs_of(replace(comparison, losses=("gift",), students=("mlp", STUDENT))) == []
+
+
+def test_an_arm_of_which_a_seed_failed_is_compared_with_nothing(comparison: Comparison) -> None:
+    """The seeds that are left would be the luckier part of the story."""
+    grid = replace(comparison, losses=("kl", "gift"), seeds=(0, 1, 2))
+    kl, gift = arms(grid, ["a"], 4)
+    groups = {kl: group(kl, {0: 0.1, 1: 0.2, 2: 0.3}), gift: group(gift, {0: 0.2, 1: 0.9, 2: 0.6})}
+    [told] = compare_arms(grid, groups, {"a": 8}, resolution=0.01)
+    assert told["difference"]["n"] == 3
+    groups[kl] = group(kl, {0: 0.1, 2: 0.3})
+    assert compare_arms(grid, groups, {"a": 8}, resolution=0.01) == []
