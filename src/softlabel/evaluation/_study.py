@@ -115,26 +115,12 @@ def compare(
     tuned, tried = tune_rates(comparison, bench, sets, executor, stack_size, progress)
     plan = cells(comparison, arms(comparison, [family.name for family in sets], data.info.classes, tuned))
     progress.start(f"{comparison.name}: students", len(plan))
-    equal: dict[Any, list[Cell]] = {}  # a tuned rate may be the default one: the same student, trained once
-    for cell in plan:
-        equal.setdefault(_what_counts(cell), []).append(cell)
-    units = make_units([same[0] for same in equal.values()], paths, stack_size)
-    outcomes: dict[Cell, Record | Failure] = {}
-    for done in executor.run(units, bench, progress):
-        for cell, result in done:
-            outcomes |= dict.fromkeys(equal[_what_counts(cell)], result)
-        progress.advance(sum(len(equal[_what_counts(cell)]) for cell, _ in done), note=_note(done))
+    outcomes = _carry_out(plan, paths, executor, bench, stack_size, progress)
     progress.finish()
-    outcomes = {cell: outcomes[cell] for cell in plan}  # whoever was done first
     records = {cell: result for cell, result in outcomes.items() if not isinstance(result, Failure)}
     failed = {cell: result for cell, result in outcomes.items() if isinstance(result, Failure)}
     if failed and not tolerant:
-        cell, failure = next(iter(failed.items()))
-        kind = NonFiniteLossError if failure.kind == "NonFiniteLossError" else TrainingFailedError
-        raise kind(
-            f"{count_of(len(failed), 'student')} of {len(plan)} failed; the others are finished and kept. The first, "
-            f"{cell.arm.name}, seed {cell.seed}: {failure.error}"
-        )
+        raise _first_failure(failed, len(plan))
     found = list(dict.fromkeys(cell.arm for cell in plan))
     groups = {arm: [records[cell] for cell in plan if cell.arm == arm and cell in records] for arm in found}
     meta = {
@@ -163,6 +149,35 @@ def compare(
         with new_artifact(path, "study", meta):
             pass
     return path
+
+
+def _carry_out(
+    plan: Sequence[Cell],
+    paths: Mapping[tuple[str, int], Path],
+    executor: Executor,
+    bench: Bench,
+    stack_size: int,
+    progress: Progress,
+) -> dict[Cell, Record | Failure]:
+    """What became of every cell, in the plan's order."""
+    equal: dict[Any, list[Cell]] = {}  # a tuned rate may be the default one: the same student, trained once
+    for cell in plan:
+        equal.setdefault(_what_counts(cell), []).append(cell)
+    outcomes: dict[Cell, Record | Failure] = {}
+    for done in executor.run(make_units([same[0] for same in equal.values()], paths, stack_size), bench, progress):
+        for cell, result in done:
+            outcomes |= dict.fromkeys(equal[_what_counts(cell)], result)
+        progress.advance(sum(len(equal[_what_counts(cell)]) for cell, _ in done), note=_note(done))
+    return {cell: outcomes[cell] for cell in plan}
+
+
+def _first_failure(failed: Mapping[Cell, Failure], planned: int) -> TrainingFailedError:
+    cell, failure = next(iter(failed.items()))
+    kind = NonFiniteLossError if failure.kind == "NonFiniteLossError" else TrainingFailedError
+    return kind(
+        f"{count_of(len(failed), 'student')} of {planned} failed; the others are finished and kept. The first, "
+        f"{cell.arm.name}, seed {cell.seed}: {failure.error}"
+    )
 
 
 def _what_counts(cell: Cell) -> tuple[Any, ...]:
