@@ -2,8 +2,9 @@
 
 `loop` runs them one after another; its numbers are those of training each alone, to the bit. `vmap` runs models of one
 shape in one forward and backward pass (`torch.func`: a convolution becomes a grouped one, a batch norm keeps every
-model's statistics apart); its numbers equal those of the loop to rounding. On a CPU the loop is as fast, since one
-model's convolutions keep it busy (`benchmarks/grid.py` measures both); on a GPU a tiny model does not.
+model's statistics apart); its numbers equal those of the loop to rounding. On a CPU the loop is faster, since one
+model's convolutions keep it busy (`benchmarks/grid.py` measures both); on a GPU a tiny model should not, which is not
+measured yet.
 """
 
 import time
