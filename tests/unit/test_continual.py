@@ -18,6 +18,7 @@ from softlabel.evaluation._continual import (
     seen_after,
     seen_set,
 )
+from softlabel.evaluation._study import _whole
 from softlabel.labels import FixedLabels, fixed_labels, online_labels
 from softlabel.models import build_model
 from softlabel.store import Store, read_artifact, save_distilled
@@ -290,6 +291,12 @@ def test_a_line_with_a_failed_step_is_left_out(
     meta = read_artifact(path, "study").meta
     assert [told["name"] for told in meta["continual"]["arms"]] == ["random / adamw / gift"]
     assert sum("failed" in arm for arm in meta["arms"]) == 3
+
+
+def test_a_seed_with_a_failed_step_leaves_its_line_to_the_others() -> None:
+    steps = [[{"seed": 0, "n": 0}, {"seed": 1, "n": 1}], [{"seed": 1, "n": 2}]]
+    assert _whole(steps) == [[{"seed": 1, "n": 1}, {"seed": 1, "n": 2}]]
+    assert _whole([[{"seed": 0}], []]) == []
 
 
 def test_more_steps_than_classes_are_refused(

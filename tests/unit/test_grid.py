@@ -15,6 +15,7 @@ from softlabel.core import (
     Dataset,
     NonFiniteLossError,
     Progress,
+    SoftlabelError,
     SoftlabelWarning,
     StoreError,
     TrainingFailedError,
@@ -32,9 +33,9 @@ from softlabel.evaluation import (
     train_students,
 )
 from softlabel.evaluation._units import Bench, Outcome, Unit, run_unit
-from softlabel.labels import HardLabels
+from softlabel.labels import HardLabels, OnlineLabels
 from softlabel.models import build_model
-from softlabel.store import FileCheckpoint, Store, read_artifact, save_distilled
+from softlabel.store import FileCheckpoint, Store, load_distilled, read_artifact, save_distilled
 from softlabel.training import Checks, Execution, History, Optimizer, Teacher, Trainee, fit_stack
 
 STUDENT = "convnet-1:width=4"
@@ -488,3 +489,76 @@ def test_the_history_of_a_stack_is_what_the_record_tells(run: Compare, store: St
         assert record["accuracy"]["final"] == history.final == arm["final"]["mean"]
         assert len(record["train_loss"]) == 3
         assert record["timing"]["trained_together"] == 3
+
+
+# Labels of several kinds, and the selection split.
+
+
+def test_edited_labels_in_a_grid(
+    run: Compare, comparison: Comparison, families: list[SetPaths], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks = spy_on(monkeypatch)
+    specs = ("fixed", "fixed+keep:top=4", "fixed+keep:top=0", "fixed+swap:rank=1")
+    several = replace(comparison, losses=("ce", "soft_ce"), labels=specs, seeds=(0,))
+    store = Store(tmp_path)
+    meta = meta_of(run(store, comparison=several, sets=families[:1]))
+    assert len(stacks) == 1  # all of one set and seed see the same views
+    losses = {}
+    for name, arm in by_name(meta).items():
+        record = store.read_record(arm["records"][0])
+        assert record is not None
+        losses[name] = record["train_loss"]
+    # tiny has 4 classes: all of them kept is the label itself, none of them the hard label.
+    assert losses["random / fixed+keep:top=4 / soft_ce"] == pytest.approx(losses["random / fixed / soft_ce"], rel=1e-5)
+    assert losses["random / fixed+keep:top=0 / soft_ce"] == pytest.approx(losses["random / ce"], rel=1e-5)
+    assert losses["random / fixed+swap:rank=1 / soft_ce"] != losses["random / fixed / soft_ce"]
+    pairs = [(entry["arm"], entry["against"]) for entry in meta["comparisons"]]
+    assert ("random / fixed / soft_ce", "random / ce") in pairs
+    assert ("random / fixed+swap:rank=1 / soft_ce", "random / fixed / soft_ce") in pairs
+
+
+def test_mass_needs_edited_labels(run: Compare, comparison: Comparison, tmp_path: Path) -> None:
+    labels = ("fixed+keep:top=1",)
+    meta = meta_of(run(Store(tmp_path), comparison=replace(comparison, losses=("soft_ce_mass",), labels=labels)))
+    assert len(meta["arms"]) == 2
+    with pytest.raises(ConfigError, match="counts what a label sums to"):
+        replace(comparison, losses=("soft_ce_mass",), labels=("fixed",))
+
+
+def test_an_edit_beyond_the_classes_is_refused(run: Compare, comparison: Comparison, tmp_path: Path) -> None:
+    several = replace(comparison, losses=("soft_ce",), labels=("fixed+keep:top=5",))
+    with pytest.raises(ConfigError, match="asks for more than labels of 4 classes have"):
+        run(Store(tmp_path), comparison=several)
+
+
+def test_students_judged_on_the_selection_split(
+    run: Compare, comparison: Comparison, tiny_data: Dataset, families: list[SetPaths], teacher: Teacher,
+    execution: Execution, tmp_path: Path,
+) -> None:  # fmt: skip
+    store = Store(tmp_path)
+    without = run(store, sets=families[:1])
+    with pytest.raises(ConfigError, match="This study chooses on the selection split, and there is none"):
+        run(store, comparison=replace(comparison, selection=True))
+    data = replace(tiny_data, selection=tiny_data.train)
+    choosing = replace(comparison, selection=True)
+    path = compare(choosing, data, {"teacher": [teacher]}, families[:1], store=store, execution=execution, command="x")
+    for arm, plain_arm in zip(meta_of(path)["arms"], meta_of(without)["arms"], strict=True):
+        assert set(arm["records"]).isdisjoint(plain_arm["records"])
+        assert arm["final"]["mean"] == plain_arm["final"]["mean"]
+        assert plain_arm["selection"] is None
+        records = [store.read_record(key) for key in arm["records"]]
+        seen = [record["accuracy"]["selection"] for record in records if record is not None]
+        assert arm["selection"]["mean"] == pytest.approx(sum(seen) / len(seen))
+        # The same student, judged on the same images as the test: a check that it is the trained one.
+        judge = replace(data, test=tiny_data.train)
+        for record in records:
+            assert record is not None
+            job = Job(
+                protocol=choosing.protocol.with_loss(arm["loss"]),
+                student=STUDENT,
+                labels=OnlineLabels((teacher,), tiny_data.info),
+            )
+            distilled, seed = load_distilled(families[0].path(record["seed"])), record["seed"]
+            [twin] = train_students(distilled, [job], data=judge, seed=seed, execution=execution)
+            assert not isinstance(twin, SoftlabelError)
+            assert twin["accuracy"]["final"] == record["accuracy"]["selection"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from softlabel.core import ConfigError, UnknownNameError
 from softlabel.evaluation import Arm, Comparison, Tuning, find_protocol
 from softlabel.evaluation._comparison import Cell, arms, cells
 from softlabel.evaluation._pairs import compare_arms
@@ -43,7 +44,9 @@ def test_names_and_axes_of_arms(comparison: Comparison) -> None:
     assert len(found) == 2 * 2 * 2 * (1 + 2) + 1
     assert len({arm.name for arm in found}) == len(found)
     assert found[0].name == "a / mlp / adamw / ce"
-    assert found[0].axes == {"set": "a", "teacher": "none", "student": "mlp", "optimizer": "adamw", "loss": "ce"}
+    assert found[0].axes == {
+        "set": "a", "teacher": "none", "labels": "hard", "student": "mlp", "optimizer": "adamw", "loss": "ce",
+    }  # fmt: skip
     assert found[2].name == "a / strong / mlp / adamw / gift"
     assert found[2].axes["teacher"] == found[2].teacher == "strong"
     assert found[4].protocol.optimizer == Optimizer(name="sgd", lr=1e-2, momentum=0.9)
@@ -52,6 +55,35 @@ def test_names_and_axes_of_arms(comparison: Comparison) -> None:
     assert found[-1].protocol.labels == "hard"
     # What does not vary is not in the name.
     assert [arm.name for arm in arms(replace(comparison, losses=("ce", "gift")), ["a"], 4)] == ["a / ce", "a / gift"]
+
+
+def test_arms_with_several_labels(comparison: Comparison) -> None:
+    several = replace(comparison, losses=("ce", "soft_ce"), labels=("fixed", "online+keep:top=2"))
+    found = arms(several, ["a"], 4)
+    assert [arm.name for arm in found] == ["a / ce", "a / fixed / soft_ce", "a / online+keep:top=2 / soft_ce"]
+    assert [arm.axes["labels"] for arm in found] == ["hard", "fixed", "online+keep:top=2"]
+    assert [arm.protocol.labels for arm in found] == ["hard", "fixed", "online"]
+    assert [arm.labels.spec for arm in found] == ["", "fixed", "online+keep:top=2"]
+    # Without a regime, the protocol's.
+    [_, arm] = arms(replace(several, labels=("swap",)), ["a"], 4)
+    assert (arm.protocol.labels, arm.axes["labels"]) == ("online", "swap:rank=1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ("fixed", "fixed")}, r"labels must differ\. Got fixed, fixed\."),
+        ({"labels": ("hard",)}, "Hard labels are what the loss ce has"),
+        ({"labels": ("often",)}, "There is no label regime or edit named 'often'"),
+        ({"labels": ("fixed+swap:rank=0",)}, "must be a whole number from 1 on. Got 0"),
+        ({"labels": ("keep:top=2",)}, "The loss 'gift' needs the teacher's logits"),
+        ({"losses": ("soft_ce_mass",)}, "these labels are logits, which have no sum"),
+        ({"losses": ("soft_ce",), "labels": ("swap",), "steps": 2}, "Edited labels are for all classes at once"),
+    ],
+)
+def test_labels_that_no_student_can_learn_from(comparison: Comparison, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
+        replace(comparison, **{"losses": ("gift",), **changes})
 
 
 def test_arms_with_tuned_rates(comparison: Comparison) -> None:

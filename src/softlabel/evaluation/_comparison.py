@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ from softlabel.core import ConfigError, Dataset, DistilledSet, LabelSource
 from softlabel.evaluation._continual import seen_after
 from softlabel.evaluation._students import check_classes
 from softlabel.evaluation._tuning import Tuning
-from softlabel.labels import HardLabels, make_labels
+from softlabel.labels import HardLabels, LabelSpec, edited_labels, make_labels
 from softlabel.losses import Loss
 from softlabel.models import check_model
 from softlabel.training import Execution, Optimizer, Protocol, Schedule, Teacher, check_teacher
 
-AXES = ("set", "teacher", "student", "optimizer", "loss")
+AXES = ("set", "teacher", "labels", "student", "optimizer", "loss")
 
 Teachers = Mapping[str, Sequence[Teacher]]
 """Labelling teachers by name; several under one name are an ensemble."""
@@ -33,10 +34,13 @@ class Comparison:
         students: model specs.
         losses: loss specs, each an arm on every set.
         optimizers: optimizer specs (`Optimizer.parse`); none: the protocol's.
+        labels: label specs (`softlabel.labels.LabelSpec`), each an arm for the losses that look at a teacher; none: the
+            protocol's.
         teachers: names of the teachers that label; a loss that looks at no teacher has one arm for all.
         seeds: one student per arm and seed.
         tuning: search every (optimizer, loss)'s learning rate on the selection split, as further arms.
         steps: class-incremental steps with the set as memory; 0 for all classes at once.
+        selection: judge every student on the selection split too, for choosing among the arms.
         full_epochs: epochs of the full-data baseline with hard labels; 0 leaves it out.
         full_seeds: seeds of that baseline.
         plots: what the report draws, as plain data (`softlabel.report`).
@@ -48,10 +52,12 @@ class Comparison:
     students: tuple[str, ...]
     losses: tuple[str, ...]
     optimizers: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ("teacher",)
     seeds: tuple[int, ...] = (0, 1, 2)
     tuning: Tuning | None = None
     steps: int = 0
+    selection: bool = False
     full_epochs: int = 0
     full_seeds: tuple[int, ...] = (0,)
     plots: tuple[Mapping[str, Any], ...] = ()
@@ -64,17 +70,28 @@ class Comparison:
         if not losses or not self.seeds or not self.students or not self.teachers:
             raise ConfigError("A comparison needs at least one loss, one seed, one student and one teacher's name.")
         for what, given in (("Seeds", self.seeds), ("losses", losses), ("optimizers", optimizers),
-                            ("students", self.students), ("teachers", self.teachers)):  # fmt: skip
+                            ("students", self.students), ("teachers", self.teachers),
+                            ("labels", self.label_specs)):  # fmt: skip
             if len(set(given)) < len(given):
-                shown = {"losses": self.losses, "optimizers": self.optimizers}.get(what, given)
+                shown = {"losses": self.losses, "optimizers": self.optimizers, "labels": self.labels}.get(what, given)
                 raise ConfigError(f"{what} must differ. Got {', '.join(map(str, shown))}.")
+        self._check_labels()
+        if self.steps < 0:
+            raise ConfigError(f"The number of class-incremental steps must be 1 or more. Got {self.steps} instead.")
+
+    def _check_labels(self) -> None:
         if self.soft_losses and self.protocol.labels == "hard":
             raise ConfigError(
                 f"The losses {', '.join(self.soft_losses)} need soft labels, and the protocol {self.protocol.name!r} "
                 f"has hard ones. Choose --labels online or fixed and give a --teacher, or compare under ce alone."
             )
-        if self.steps < 0:
-            raise ConfigError(f"The number of class-incremental steps must be 1 or more. Got {self.steps} instead.")
+        for spec in self.label_specs:
+            if spec.regime == "hard":
+                raise ConfigError("Hard labels are what the loss ce has. Name it among the losses.")
+            if spec.edits and self.steps:
+                raise ConfigError("Edited labels are for all classes at once. Leave the class-incremental steps out.")
+            for loss in self.soft_losses:
+                self.protocol.with_loss(loss).require_space("probabilities" if spec.edits else "logits")
 
     @property
     def soft_losses(self) -> tuple[str, ...]:
@@ -85,6 +102,11 @@ class Comparison:
     def optimizer_specs(self) -> tuple[str, ...]:
         """The optimizers, or the protocol's own."""
         return self.optimizers or (self.protocol.optimizer.spec,)
+
+    @property
+    def label_specs(self) -> tuple[LabelSpec, ...]:
+        """The labels, or the protocol's own."""
+        return tuple(LabelSpec.parse(spec) for spec in self.labels) or (LabelSpec(),)
 
     def optimizer(self, spec: str) -> Optimizer:
         """The settings behind a spec; the protocol's own keeps all of them."""
@@ -106,8 +128,10 @@ class Arm:
 
     Attributes:
         name: unique, for people.
+        labels: what is done with the teacher's labels.
         axes: the value on each of `AXES`.
         seen: how many classes it is trained and judged on; 0 for all.
+        selection: whether its students are judged on the selection split too.
     """
 
     name: str
@@ -115,8 +139,10 @@ class Arm:
     protocol: Protocol
     student: str
     teacher: str
+    labels: LabelSpec = field(default_factory=LabelSpec)
     axes: Mapping[str, str] = field(default_factory=dict, hash=False)
     seen: int = 0
+    selection: bool = False
     role: str = "arm"
 
 
@@ -152,20 +178,19 @@ def arms(
         tuned: optimizers with a searched learning rate, by (set, student, optimizer, loss); each adds an arm.
     """
     found = []
-    for set_name in set_names:
-        for student in comparison.students:
-            for spec in comparison.optimizer_specs:
-                for loss in comparison.losses:
-                    soft = Loss.parse(loss).needs_teacher
-                    for teacher in comparison.teachers if soft else comparison.teachers[:1]:
-                        settings = [(spec, comparison.optimizer(spec))]
-                        if tuned and (set_name, student, spec, loss) in tuned:
-                            settings.append((f"{spec} (tuned)", tuned[set_name, student, spec, loss]))
-                        for label, optimizer in settings:
-                            axes = {"set": set_name, "teacher": teacher if soft else "none", "student": student,
-                                    "optimizer": label, "loss": loss}  # fmt: skip
-                            protocol = replace(comparison.protocol.with_loss(loss), optimizer=optimizer)
-                            found.append(_arm(comparison, axes, protocol, teacher))
+    for set_name, student, spec, loss in product(
+        set_names, comparison.students, comparison.optimizer_specs, comparison.losses
+    ):
+        settings = [(spec, comparison.optimizer(spec))]
+        if tuned and (set_name, student, spec, loss) in tuned:
+            settings.append((f"{spec} (tuned)", tuned[set_name, student, spec, loss]))
+        soft = Loss.parse(loss).needs_teacher
+        labelled = list(product(comparison.teachers, comparison.label_specs)) if soft else [("none", LabelSpec())]
+        for (teacher, labels), (label, optimizer) in product(labelled, settings):
+            axes = {"set": set_name, "teacher": teacher, "labels": _told(labels, comparison) if soft else "hard",
+                    "student": student, "optimizer": label, "loss": loss}  # fmt: skip
+            protocol = comparison.protocol.with_labels(labels.regime).with_loss(loss)
+            found.append(_arm(comparison, axes, replace(protocol, optimizer=optimizer), labels))
     if comparison.steps:
         found = [_seen_arm(arm, seen) for arm in found for seen in seen_after(classes, comparison.steps)]
     if comparison.full_epochs:
@@ -177,22 +202,29 @@ def _seen_arm(arm: Arm, seen: int) -> Arm:
     return replace(arm, name=f"{arm.name} / {seen} classes", axes={**arm.axes, "line": arm.name}, seen=seen)
 
 
-def _arm(comparison: Comparison, axes: Mapping[str, str], protocol: Protocol, teacher: str) -> Arm:
+def _told(labels: LabelSpec, comparison: Comparison) -> str:
+    return labels.spec or comparison.protocol.labels
+
+
+def _arm(comparison: Comparison, axes: Mapping[str, str], protocol: Protocol, labels: LabelSpec) -> Arm:
+    soft = axes["teacher"] != "none"
     varying = {
-        "teacher": len(comparison.teachers) > 1 and axes["teacher"] != "none",
+        "teacher": len(comparison.teachers) > 1 and soft,
+        "labels": len(comparison.label_specs) > 1 and soft,
         "student": len(comparison.students) > 1,
         "optimizer": len(comparison.optimizer_specs) > 1 or comparison.tuning is not None,
     }
     name = " / ".join(axes[axis] for axis in AXES if varying.get(axis, True))
     return Arm(
-        name=name, set_name=axes["set"], protocol=protocol, student=axes["student"], teacher=teacher, axes=dict(axes)
-    )
+        name=name, set_name=axes["set"], protocol=protocol, student=axes["student"], labels=labels, axes=dict(axes),
+        teacher=axes["teacher"] if soft else comparison.teachers[0], selection=comparison.selection,
+    )  # fmt: skip
 
 
 def _full_arm(comparison: Comparison) -> Arm:
     protocol, student = comparison.full_protocol(), comparison.students[0]
-    axes = {"set": "full data", "teacher": "none", "student": student, "optimizer": protocol.optimizer.spec,
-            "loss": "ce"}  # fmt: skip
+    axes = {"set": "full data", "teacher": "none", "labels": "hard", "student": student,
+            "optimizer": protocol.optimizer.spec, "loss": "ce"}  # fmt: skip
     return Arm(
         name="full data / ce", set_name="full data", protocol=protocol, student=student,
         teacher=comparison.teachers[0], axes=axes, role="baseline",
@@ -208,6 +240,31 @@ def cells(comparison: Comparison, found: Sequence[Arm]) -> list[Cell]:
     ]
 
 
+def check_data(comparison: Comparison, data: Dataset) -> None:
+    """Refuse what the data cannot bear, before a teacher is trained on it.
+
+    Raises:
+        ConfigError: something to be chosen without a selection split, more class-incremental steps than classes, or
+            an edit of an entry that labels do not have.
+    """
+    if (comparison.tuning is not None or comparison.selection) and data.selection is None:
+        chosen = "Learning rates are tuned" if comparison.tuning is not None else "This study chooses"
+        raise ConfigError(
+            f"{chosen} on the selection split, and there is none. Set a share of the train split aside with "
+            f"--selection 0.1, and train the teacher and make the sets without it."
+        )
+    if comparison.tuning is not None and comparison.tuning.seed in comparison.seeds:
+        raise ConfigError(f"The seed {comparison.tuning.seed} chooses learning rates. Take other seeds for the arms.")
+    if comparison.steps > data.info.classes:
+        raise ConfigError(
+            f"{comparison.steps} class-incremental steps need as many classes; {data.info.name} has "
+            f"{data.info.classes}. Ask for fewer steps."
+        )
+    for spec in comparison.label_specs:
+        for edit in spec.edits:
+            edit.require_classes(data.info.classes)
+
+
 def check_inputs(
     comparison: Comparison,
     data: Dataset,
@@ -216,17 +273,17 @@ def check_inputs(
     loaded: Iterable[DistilledSet] = (),
     stored: Stored | None = None,
 ) -> None:
-    """Refuse what would fail, or mix up arms, after hours of training.
+    """Refuse what would fail, or mix up arms, after hours of training; `check_data`'s too.
 
     Args:
         loaded: those of the distilled sets that are there already.
         stored: labels kept beside sets; their families need no teacher.
 
     Raises:
-        ConfigError: two families of sets of one name, soft losses without a teacher, more class-incremental steps
-            than classes, or a learning rate to be tuned without a selection split.
+        ConfigError: two families of sets of one name, or soft losses without a teacher.
         TeacherMismatchError: a teacher, or a set, for other data.
     """
+    check_data(comparison, data)
     for distilled in loaded:
         check_classes(distilled, data)
     names = [paths.name for paths in sets]
@@ -242,19 +299,8 @@ def check_inputs(
         raise ConfigError("Stored labels are for all classes at once. Give a teacher for class-incremental steps.")
     for source in (stored or {}).values():
         for loss in comparison.losses:
-            comparison.protocol.with_loss(loss).require_space(source.space)
-    if comparison.tuning is not None and data.selection is None:
-        raise ConfigError(
-            "Learning rates are tuned on the selection split, and there is none. Set a share of the train split aside "
-            "with --selection 0.1, and train the teacher and make the sets without it."
-        )
-    if comparison.tuning is not None and comparison.tuning.seed in comparison.seeds:
-        raise ConfigError(f"The seed {comparison.tuning.seed} chooses learning rates. Take other seeds for the arms.")
-    if comparison.steps > data.info.classes:
-        raise ConfigError(
-            f"{comparison.steps} class-incremental steps need as many classes; {data.info.name} has "
-            f"{data.info.classes}. Ask for fewer steps."
-        )
+            edited = any(spec.edits for spec in comparison.label_specs)
+            comparison.protocol.with_loss(loss).require_space("probabilities" if edited else source.space)
     for group in teachers.values() if comparison.soft_losses else ():
         for teacher in group:
             check_teacher(teacher, data.info)
@@ -267,6 +313,8 @@ def arm_labels(
     if not arm.protocol.loss.needs_teacher:
         return HardLabels()
     if arm.set_name in stored:
-        return stored[arm.set_name]
-    group = teachers.get(arm.teacher, ())
-    return make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)
+        source = stored[arm.set_name]
+    else:
+        group = teachers.get(arm.teacher, ())
+        source = make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)
+    return edited_labels(source, arm.labels.edits, distilled.targets, distilled.info.classes)

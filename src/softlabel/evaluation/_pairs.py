@@ -17,8 +17,9 @@ def compare_arms(
 ) -> list[dict[str, Any]]:
     """Paired differences of final accuracies with their verdicts; the main question first.
 
-    Losses are compared on one set, optimizer, student and teacher; sets of one size, optimizers and teachers under one
-    loss. Students are not compared with each other. Arms of which a seed failed are compared with nothing.
+    Losses are compared on one set, optimizer, student, teacher and its labels; sets of one size, optimizers, teachers
+    and labels under one loss. Students are not compared with each other. Arms of which a seed failed are compared
+    with nothing.
 
     Args:
         sizes: images of every family of sets.
@@ -28,7 +29,7 @@ def compare_arms(
     names = list(dict.fromkeys(arm.set_name for arm in found))
     main_set = next((name for name in names if not name.startswith("random")), names[-1] if names else "")
     pairs: list[tuple[Arm, Arm]] = []
-    for axis in ("loss", "set", "optimizer", "teacher"):
+    for axis in ("loss", "set", "optimizer", "teacher", "labels"):
         for family in _families(found, axis):
             pairs += [
                 (later, earlier)
@@ -54,16 +55,20 @@ def main_loss(comparison: Comparison) -> str | None:
 
 
 def _families(found: Sequence[Arm], axis: str) -> list[list[Arm]]:
-    """Arms that agree on all but `axis`; a loss that looks at no teacher is compared under every teacher."""
+    """Arms that agree on all but `axis`; a loss that looks at no teacher is compared under every teacher's labels."""
     families: dict[tuple[Any, ...], list[Arm]] = {}
+    given = {_labelled(arm): None for arm in found if arm.axes["teacher"] != "none"}
     for arm in found:
-        teachers = [arm.axes["teacher"]]
-        if axis == "loss" and teachers == ["none"]:
-            teachers = list(dict.fromkeys(other.axes["teacher"] for other in found if other.axes["teacher"] != "none"))
-        rest = tuple(arm.axes[other] for other in AXES if other not in (axis, "teacher"))
-        for teacher in teachers or ["none"]:
-            families.setdefault((arm.seen, *rest, "" if axis == "teacher" else teacher), []).append(arm)
+        rest = tuple(arm.axes[other] for other in AXES if other not in (axis, "teacher", "labels"))
+        everywhere = axis == "loss" and arm.axes["teacher"] == "none"
+        for teacher, labels in (given or {_labelled(arm): None}) if everywhere else [_labelled(arm)]:
+            kept = ("" if axis == "teacher" else teacher, "" if axis == "labels" else labels)
+            families.setdefault((arm.seen, *rest, *kept), []).append(arm)
     return list(families.values())
+
+
+def _labelled(arm: Arm) -> tuple[str, str]:
+    return arm.axes["teacher"], arm.axes["labels"]
 
 
 def _family_pairs(family: Sequence[Arm], axis: str, main_loss: str) -> list[tuple[Arm, Arm]]:

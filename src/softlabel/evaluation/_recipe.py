@@ -8,7 +8,7 @@ from typing import Any
 from softlabel.core import ConfigError, Dataset, Progress, Silent, build_config, fingerprint, plain
 from softlabel.data import load_dataset
 from softlabel.distill import check_images, check_method, distill, find_method
-from softlabel.evaluation._comparison import Comparison, SetPaths
+from softlabel.evaluation._comparison import Comparison, SetPaths, check_data
 from softlabel.evaluation._given import given_set
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
@@ -173,6 +173,7 @@ def run_recipe(
     progress = progress or Silent()
     resolve_stack(stack, execution)  # whatever is wrong is told before hours of work
     data = recipe.data.load(progress)
+    check_data(recipe.comparison, data)
     for options in recipe.sets:
         check_images(options.method, data, ipc=options.ipc)
     given = [(one.name, given_set(one.path, data.info, store, progress)) for one in recipe.given]

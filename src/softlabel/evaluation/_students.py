@@ -32,6 +32,7 @@ from softlabel.training import (
     environment,
     fit_stack,
     is_out_of_memory,
+    measure_accuracy,
     peak_memory,
     resolve_execution,
     resolve_stack,
@@ -49,12 +50,14 @@ class Job:
         student: model spec.
         labels: where soft labels come from; left out when the loss looks at no teacher. Jobs that share one source
             share its logits.
+        selection: judge the student on the selection split too, for choosing among the jobs.
     """
 
     protocol: Protocol
     student: str
     labels: LabelSource
     arm: str = ""
+    selection: bool = False
 
 
 def train_student(
@@ -162,7 +165,10 @@ class PlannedJob:
         self.labels = job.labels if job.protocol.loss.needs_teacher else HardLabels()
         self.protocol = replace(job.protocol, labels=self.labels.regime)
         self.student, self.arm = job.student, job.arm
+        self.selection = data.selection if job.selection else None
         self.identity = cell_identity(distilled, self.labels, data, self.protocol, job.student, seed, execution)
+        if self.selection is not None:
+            self.identity["selection"] = self.selection.digest
         self.key = fingerprint(self.identity)
         self.facts = {
             "arm": {"name": job.arm, "method": distilled.method, "ipc": distilled.ipc,
@@ -233,6 +239,9 @@ def _train(
             results[position] = history
             continue
         outcome = _outcome(history, execution, len(cells), resolve_stack(stack, execution))
+        if cell.selection is not None:
+            model = trainees[position].model
+            outcome["accuracy"]["selection"] = measure_accuracy(model, cell.selection, data.info, execution)
         record = {"key": cell.key, **cell.facts, "seed": seed, "identity": cell.identity, **outcome}
         if store is not None:
             store.write_record(cell.key, record)

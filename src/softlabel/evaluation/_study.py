@@ -184,7 +184,8 @@ def _what_counts(cell: Cell) -> tuple[Any, ...]:
     """All of a cell that its training depends on, among the cells of one comparison."""
     arm = cell.arm
     teacher = arm.teacher if arm.protocol.loss.needs_teacher else ""
-    return (arm.set_name, arm.protocol.fingerprint, arm.student, teacher, arm.seen, arm.role, cell.seed)
+    labels = arm.labels.spec if arm.protocol.loss.needs_teacher else ""
+    return (arm.set_name, arm.protocol.fingerprint, arm.student, teacher, labels, arm.seen, arm.role, cell.seed)
 
 
 def _note(done: Sequence[Outcome]) -> str:
@@ -206,14 +207,19 @@ def _continual(comparison: Comparison, data: Dataset, groups: Mapping[Arm, Seque
     for arm in groups:
         if arm.seen:
             lines.setdefault(arm.axes["line"], []).append(arm)
-    whole = {name: steps for name, steps in lines.items() if all(len(groups[arm]) == len(comparison.seeds)
-             for arm in steps)}  # fmt: skip
-    curves = {name: list(zip(*(groups[arm] for arm in steps), strict=True)) for name, steps in whole.items()}
+    curves = {name: _whole([groups[arm] for arm in steps]) for name, steps in lines.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
     facts = continual_facts(names, curves)
     for told in facts["arms"]:
         first = lines[told["name"]][0]
         told |= {"set": first.axes["set"], "loss": first.axes["loss"]}
     return facts
+
+
+def _whole(steps: Sequence[Sequence[Record]]) -> list[list[Record]]:
+    """Per seed the records of its steps; a seed with a step that failed is left out."""
+    by_seed = [{record["seed"]: record for record in records} for records in steps]
+    return [[step[seed] for step in by_seed] for seed in by_seed[0] if all(seed in step for step in by_seed)]
 
 
 def _protocol_facts(protocol: Protocol) -> dict[str, Any]:
@@ -275,6 +281,7 @@ def _arm(
         "seeds": [record["seed"] for record in group],
         "final": _accuracy([record["accuracy"]["final"] for record in group]),
         "best_test": _accuracy([record["accuracy"]["best_test"] for record in group]),
+        "selection": _accuracy([record["accuracy"]["selection"] for record in group]) if arm.selection else None,
         "bytes": size,
         "records": [record["key"] for record in group],
         "note": note,

@@ -18,6 +18,7 @@ from softlabel.core import (
 from softlabel.evaluation._comparison import Cell, Stored, Teachers, arm_labels
 from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
 from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, train_students
+from softlabel.labels import LabelSpec
 from softlabel.store import Store, load_distilled
 from softlabel.training import Execution, is_out_of_memory
 
@@ -113,15 +114,17 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
     seen = class_order(data.info.classes, first.seed)[: first.arm.seen]
     if seen:
         data, distilled = seen_data(data, seen), seen_set(whole, seen)
-    sources: dict[tuple[str, str], LabelSource] = {}
+    sources: dict[tuple[str, str, LabelSpec | None], LabelSource] = {}
     jobs = {}
     for cell in unit.cells:
         arm = cell.arm
-        name = (arm.protocol.labels, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
+        name = (arm.protocol.labels, arm.teacher, arm.labels) if arm.protocol.loss.needs_teacher else ("hard", "", None)
         if name not in sources:
             made = arm_labels(arm, bench.teachers, bench.stored, replace(distilled, info=whole.info), bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
-        jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=sources[name], arm=arm.name)
+        jobs[cell] = Job(
+            protocol=arm.protocol, student=arm.student, labels=sources[name], arm=arm.name, selection=arm.selection
+        )
     keys = {cell: PlannedJob(job, distilled, data, cell.seed, bench.execution).key for cell, job in jobs.items()}
     return Prepared(data, distilled, jobs, keys)
 

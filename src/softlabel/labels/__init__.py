@@ -1,5 +1,6 @@
 """Where soft labels come from, and what they cost to keep."""
 
+from softlabel.labels._edits import EDITS, Edit, EditedLabels, edited_labels, entropy
 from softlabel.labels._files import load_labels, save_labels
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
 from softlabel.labels._sources import (
@@ -10,15 +11,22 @@ from softlabel.labels._sources import (
     make_labels,
     online_labels,
 )
+from softlabel.labels._spec import LabelSpec
 from softlabel.labels._wrapped import WrappedLabels
 
 __all__ = [
+    "EDITS",
     "REPLAY_BYTES",
+    "Edit",
+    "EditedLabels",
     "FixedLabels",
     "HardLabels",
+    "LabelSpec",
     "OnlineLabels",
     "ReplayedLabels",
     "WrappedLabels",
+    "edited_labels",
+    "entropy",
     "fixed_labels",
     "load_labels",
     "make_labels",

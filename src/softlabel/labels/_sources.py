@@ -10,7 +10,8 @@ from softlabel.core import ConfigError, DatasetInfo, DistilledSet, NonFiniteLoss
 from softlabel.training import Execution, Normaliser, Teacher, check_teacher, mean_logits
 
 BATCH = 512
-_LEAST = 1e-30  # a probability of 0, as top-k labels have, must keep a finite logarithm
+LEAST = 1e-30
+"""A probability of 0, as top-k labels have, must keep a finite logarithm."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class FixedLabels:
     def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor:
         """The rows at `index`, probabilities as logarithms; the views are not looked at."""
         labels = self.table[index]
-        return labels if self.space == "logits" else labels.clamp_min(_LEAST).log()
+        return labels if self.space == "logits" else labels.clamp_min(LEAST).log()
 
 
 @dataclass(frozen=True)

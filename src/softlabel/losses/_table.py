@@ -33,6 +33,9 @@ LOSSES: dict[str, LossEntry] = {
     "ce": LossEntry(functions.ce, False, "cross-entropy on the hard label"),
     "mse": LossEntry(functions.mse, True, "squared distance of logits"),
     "soft_ce": LossEntry(functions.soft_ce, True, "cross-entropy on soft labels (DATM, no-distillation)"),
+    "soft_ce_mass": LossEntry(
+        functions.soft_ce_mass, True, "cross-entropy on probabilities as they are, such as a label's largest entries"
+    ),
     "kl": LossEntry(functions.kl, True, "KL at T=20 without the T^2 factor (SRe2L, RDED)"),
     "kl_scaled": LossEntry(functions.kl_scaled, True, "KL at T=20 with the T^2 factor"),
     "mse_ce": LossEntry(functions.mse_ce, True, "squared distance of logits + 0.1 cross-entropy (G-VBSM)"),
@@ -87,7 +90,14 @@ class Loss:
     @property
     def needs_logits(self) -> bool:
         """Whether the teacher's probabilities are not enough: all soft losses but soft cross-entropy at T = 1."""
-        return self.needs_teacher and not (self.name in ("soft_ce", "soft_ce_ce") and not self._tempered)
+        return self.needs_teacher and not (
+            self.name in ("soft_ce", "soft_ce_ce", "soft_ce_mass") and not self._tempered
+        )
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether logits will not do: their sum means nothing to a loss that counts the mass of a label."""
+        return self.name == "soft_ce_mass"
 
     @property
     def _tempered(self) -> bool:

@@ -150,7 +150,12 @@ class Protocol:
             )
 
     def require_space(self, space: str) -> None:
-        """Raises ConfigError when the loss needs logits and the labels are not."""
+        """Raises ConfigError when the loss needs logits and the labels are probabilities, or the other way round."""
+        if self.loss.needs_probabilities and space != "probabilities":
+            raise ConfigError(
+                f"The loss {self.loss.spec!r} counts what a label sums to, and these labels are logits, which have no "
+                f"sum. Take soft_ce, or edited labels (softlabel ls edits)."
+            )
         if self.loss.needs_logits and space != "logits":
             raise ConfigError(
                 f"The loss {self.loss.spec!r} needs the teacher's logits, and these labels are {space}, which have "
