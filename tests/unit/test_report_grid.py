@@ -194,6 +194,19 @@ def test_a_plot_takes_the_usual_arm_and_says_what_it_leaves_out() -> None:
     assert swept_losses(facts) == {"gift:gamma=0.0", "gift:gamma=0.3"}
 
 
+def test_a_study_made_before_labels_were_an_axis_has_their_regime() -> None:
+    facts = parse_facts(make_meta([make_arm(0.5), make_arm(0.4, loss="ce")]))
+    assert [arm.axes["labels"] for arm in facts.arms] == ["online", "hard"]
+    facts = parse_facts(make_meta([make_arm(0.5, labels="online+keep:top=2")]))
+    assert facts.arms[0].axes["labels"] == "online+keep:top=2"
+
+
+def test_a_curve_over_sets_can_have_a_logarithmic_scale() -> None:
+    plot = EPOCHS | {"axis": "set", "x": {"random": 1, "rded": 10}, "x_title": "images per class", "log": True}
+    figure = draw(parse_facts(make_meta([make_arm(0.5), make_arm(0.6, set="rded")], plots=[plot])), 0)
+    assert figure["layout"]["xaxis"]["type"] == "log"
+
+
 def test_where_takes_a_value_or_several() -> None:
     only = {"where": {"loss": ["kl", "gift:gamma=0.3"], "optimizer": "adamw"}}
     facts = parse_facts(make_meta(plots=[BARS | only, SWEEP]))
@@ -318,7 +331,7 @@ def test_a_plot_that_cannot_be_read_is_one_sentence(plot: dict[str, Any], messag
 def test_axes_must_be_complete_and_a_missing_accuracy_explained() -> None:
     arm = make_arm(0.5)
     del arm["axes"]["teacher"]
-    with pytest.raises(StoreError, match="has the axes set, student, optimizer, loss; needed are"):
+    with pytest.raises(StoreError, match="has the axes set, student, optimizer, loss, labels; needed are"):
         parse_facts(make_meta([arm]))
     with pytest.raises(StoreError, match="has no accuracy, and no seed of it is listed as failed"):
         parse_facts(make_meta([make_arm(None) | {"failed": []}]))

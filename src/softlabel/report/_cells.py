@@ -16,7 +16,7 @@ class CellRow:
 
     Attributes:
         key: of the run record; empty for a seed that failed.
-        set, teacher, student, optimizer, loss: the axes of a grid; in other studies what is known of them.
+        set, teacher, student, optimizer, loss, labels: the axes of a grid; in other studies what is known of them.
         error: why the seed failed; empty for a finished one.
     """
 
@@ -85,6 +85,7 @@ def cells_parquet(rows: list[CellRow]) -> bytes | None:
 
 def _known(facts: StudyFacts, arm: Arm) -> dict[str, str]:
     blank = {"set": arm.set or "", "teacher": "", "student": facts.student, "optimizer": "", "loss": arm.loss}
+    blank["labels"] = arm.labels
     return {axis: arm.axes.get(axis, value) for axis, value in blank.items()}
 
 
@@ -114,7 +115,6 @@ def _row(arm: Arm, known: dict[str, str], seed: int, size: ArmBytes, **outcome: 
     return CellRow(
         arm=arm.name,
         role=arm.role,
-        labels=arm.labels,
         seed=seed,
         epochs=arm.epochs,
         images_bytes=size.images,

@@ -270,6 +270,8 @@ def _arm(entry: Mapping[str, Any]) -> Arm:
     if not entry["final"] and not failed:
         raise ValueError(f"the arm {entry['name']!r} has no accuracy, and no seed of it is listed as failed")
     axes = dict(entry.get("axes") or {})
+    if axes:
+        axes.setdefault("labels", entry["labels"])  # studies made before labels were an axis have the regime alone
     if axes and sorted(axes) != sorted(AXES):
         raise ValueError(f"the arm {entry['name']!r} has the axes {', '.join(axes)}; needed are {', '.join(AXES)}")
     return _pick(

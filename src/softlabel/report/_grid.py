@@ -137,4 +137,6 @@ def _agreement(arm: Arm, usual: Mapping[str, str]) -> int:
 
 
 def _values(arms: Iterable[Arm], axis: str) -> list[str]:
-    return list(dict.fromkeys(arm.axes[axis] for arm in arms))
+    """The values of an axis but those that say no more than that a loss looks at no teacher."""
+    silent = {"teacher": "none", "labels": "hard"}.get(axis)
+    return list(dict.fromkeys(arm.axes[axis] for arm in arms if arm.axes[axis] != silent))

@@ -152,8 +152,7 @@ def curve_figure(facts: StudyFacts, plot: Sweep | Epochs, placement: Placement, 
         colour = palette.value_colour(plot.line, value)
         lines.append(Line(name=label, colour=colour, mark=position, points=points))
     x_title = plot.parameter if isinstance(plot, Sweep) else plot.x_title
-    log = isinstance(plot, Sweep) and plot.log
-    figure = lines_figure(lines, x_title=x_title, y_title="final accuracy, %", log=log)
+    figure = lines_figure(lines, x_title=x_title, y_title="final accuracy, %", log=plot.log)
     if isinstance(plot, Sweep) and plot.default is not None and (plot.default > 0 or not is_log(figure)):
         shape, note = upright(plot.default, f"default {plot.default:g}", log=is_log(figure))
         figure["layout"] |= {"shapes": [shape], "annotations": [note]}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-AXES = ("set", "teacher", "student", "optimizer", "loss")
+AXES = ("set", "teacher", "labels", "student", "optimizer", "loss")
 Where = Mapping[str, tuple[str, ...]]
 """Which values an axis may have; axes that are not named may have any."""
 
@@ -56,13 +56,14 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Epochs:
-    """Accuracy against a number that `x` gives for the values of one axis, e.g. a teacher's epoch."""
+    """Accuracy against a number that `x` gives for the values of one axis, e.g. a teacher's epoch or a set's IPC."""
 
     title: str
     axis: str
     x: Mapping[str, float]
     line: str
     x_title: str
+    log: bool = False
     where: Where = field(default_factory=dict)
 
     @property
@@ -115,6 +116,7 @@ def _epochs(entry: Mapping[str, Any]) -> Epochs:
         x={name: float(value) for name, value in entry["x"].items()},
         line=_axis(entry, "line"),
         x_title=entry["x_title"],
+        log=bool(entry.get("log", False)),
     )
 
 
