@@ -19,7 +19,7 @@ LAYERS = [
     {"cli"},
     {"recipes"},
     {"evaluation", "report"},
-    {"distill", "labels"},
+    {"distill", "labels", "lab"},
     {"training"},
     {"data", "models", "losses", "views"},
     {"store"},
@@ -139,8 +139,8 @@ def test_there_are_arrows_to_look_at() -> None:
         ("cli/_new.py", "from softlabel.store import _files\n", "private module"),
         ("__init__.py", "from softlabel.core.text import human_bytes\nimport softlabel.store._files\n", "private"),
         ("store/_new.py", "import softlabel\n", "imports the whole"),
-        ("lab/__init__.py", "from softlabel.core import fingerprint\n", "table of layers"),
-        ("cli/_new.py", "import softlabel.lab\n", "table of layers"),
+        ("interop/__init__.py", "from softlabel.core import fingerprint\n", "table of layers"),
+        ("cli/_new.py", "import softlabel.interop\n", "table of layers"),
         ("views/_new.py", "import importlib\nimportlib.import_module('softlabel.training')\n", "wrong way"),
     ],
 )
@@ -161,9 +161,9 @@ def test_the_guard_notices(file: str, text: str, problem: str, tmp_path: Path) -
 
 
 def test_the_guard_notices_a_new_package(tmp_path: Path) -> None:
-    (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "__init__.py").touch()
-    assert "lab" in top_level(tmp_path) - set(PACKAGES)
+    (tmp_path / "interop").mkdir()
+    (tmp_path / "interop" / "__init__.py").touch()
+    assert "interop" in top_level(tmp_path) - set(PACKAGES)
 
 
 @pytest.mark.parametrize("package", ["", *PACKAGES])

@@ -1,0 +1,239 @@
+"""A saturating law of accuracy over images per class, fitted to a scaling surface, with its uncertainty.
+
+For labels of which K entries of expert epoch e are kept, and n images per class,
+
+    accuracy(n) = A[e, K] - B[e, K] * n ** -beta[e]
+
+the power law with an asymptote that learning curves of deep networks are known to follow (Hestness et al. 2017,
+"Deep Learning Scaling is Predictable, Empirically"). A is what endless images would give with such labels, B what is
+missing at one image per class, and beta how fast images make up for it; all lines of an expert share beta, since few
+sizes tell little of it. Hard labels are a line of their own. The paper has no formula: this one is ours.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from softlabel.core import ConfigError, count_of
+from softlabel.lab._surface import Line, Size, Surface
+
+LEAST_SIZES = 4
+"""A line with fewer sizes fixes A and B, and says nothing of its law."""
+
+BETAS = (0.02, 4.0)
+DRAWS = 400
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A number with its 95 % interval; None where the interval leaves what can be known."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """The fitted law of one line.
+
+    Attributes:
+        asymptote, missing, beta: A, B and beta.
+        error: standard deviation of what the law leaves unexplained on the expert's lines, as an accuracy.
+        draws: (A, B, beta) of fits to surfaces redrawn within their noise: [DRAWS, 3].
+    """
+
+    line: Line
+    asymptote: float
+    missing: float
+    beta: float
+    error: float
+    draws: Array
+
+    def accuracy(self, ipc: float) -> Prediction:
+        """At so many images per class.
+
+        Raises:
+            ConfigError: outside the sizes that were measured: a law is no licence to extrapolate.
+        """
+        first, last = self.line.ipcs[0], self.line.ipcs[-1]
+        if not first <= ipc <= last:
+            raise ConfigError(f"{ipc:g} images per class lie outside what was measured: {first} to {last}.")
+        drawn = _curve(self.draws, ipc)
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        value = self.asymptote - self.missing * ipc**-self.beta
+        return Prediction(value=value, low=float(low), high=float(high))
+
+    def images(self, accuracy: float) -> Prediction | None:
+        """Images per class that reach an accuracy, within the sizes measured; None when these do not hold it.
+
+        An end of the interval that leaves the sizes measured is None.
+        """
+        first, last = self.line.ipcs[0], self.line.ipcs[-1]
+        value = float(_inverse(np.array([[self.asymptote, self.missing, self.beta]]), accuracy)[0])
+        if not first <= value <= last:
+            return None
+        low, high = (float(q) for q in np.quantile(_inverse(self.draws, accuracy), (0.025, 0.975), method="nearest"))
+        return Prediction(value=value, low=low if low >= first else None, high=high if high <= last else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """How well cells are foretold that were left out of the fit, one at a time. Errors are root mean squares.
+
+    Attributes:
+        law: of the law, refitted without the cell.
+        neighbour: of the naive forecast: the accuracy of the same line's next size, on a logarithmic scale.
+        cells: how many were left out.
+        inside: the same three for cells between others, where nobody has to extrapolate.
+    """
+
+    law: float
+    neighbour: float
+    cells: int
+    inside: tuple[float, float, int]
+
+
+def fit_laws(surface: Surface, seed: int = 0) -> list[Law]:
+    """The law of every line with `LEAST_SIZES` sizes or more, in the surface's order.
+
+    Args:
+        seed: of the draws behind the intervals.
+
+    Raises:
+        ConfigError: no line has sizes enough; the message says which has how many.
+    """
+    random = np.random.default_rng(seed)
+    laws = {line: law for lines in _families(surface) for line, law in zip(lines, _fitted(lines, random), strict=True)}
+    if not laws:
+        most = max(surface.lines, key=lambda line: len(line.sizes))
+        raise ConfigError(
+            f"The surface is too sparse to fit: a line needs {LEAST_SIZES} numbers of images per class, and the one "
+            f"with the most, {most.name}, has {count_of(len(most.sizes), 'number')} "
+            f"({', '.join(map(str, most.ipcs))}). Run softlabel lab scaling with more --ipc."
+        )
+    return [laws[line] for line in surface.lines if line in laws]
+
+
+def hold_out(surface: Surface) -> HeldOut | None:
+    """Leave every cell out once and foretell it; None where no line stays long enough without one."""
+    errors: list[tuple[float, float, bool]] = []
+    for lines in _families(surface):
+        for position, line in enumerate(lines):
+            if len(line.sizes) <= LEAST_SIZES - 1:
+                continue
+            for size in line.sizes:
+                rest = replace(line, sizes=tuple(other for other in line.sizes if other is not size))
+                a, b, beta = _shared([*lines[:position], rest, *lines[position + 1 :]])[position]
+                foretold = a - b * size.ipc**-beta
+                inside = line.ipcs[0] < size.ipc < line.ipcs[-1]
+                errors.append((foretold - size.accuracy, _neighbour(rest, size.ipc) - size.accuracy, inside))
+    if not errors:
+        return None
+    inner = [error for error in errors if error[2]]
+    return HeldOut(
+        law=_rms([law for law, _, _ in errors]),
+        neighbour=_rms([near for _, near, _ in errors]),
+        cells=len(errors),
+        inside=(_rms([law for law, _, _ in inner]), _rms([near for _, near, _ in inner]), len(inner)),
+    )
+
+
+def _families(surface: Surface) -> Iterator[list[Line]]:
+    """Lines that share an exponent: those of one expert that are long enough."""
+    for lines in surface.experts.values():
+        long = [line for line in lines if len(line.sizes) >= LEAST_SIZES]
+        if long:
+            yield long
+
+
+def _fitted(lines: Sequence[Line], random: np.random.Generator) -> list[Law]:
+    found = _shared(lines)
+    residuals = [
+        size.accuracy - (a - b * size.ipc**-beta)
+        for line, (a, b, beta) in zip(lines, found, strict=True)
+        for size in line.sizes
+    ]
+    free = max(1, len(residuals) - 2 * len(lines) - 1)
+    error = math.sqrt(math.fsum(r * r for r in residuals) / free)
+    # A standard deviation known from few residuals is itself uncertain: as Student's t has it, by a chi-squared draw.
+    scatter = error * np.sqrt(free / random.chisquare(free, DRAWS))
+    drawn = np.array([_shared(_redrawn(lines, found, float(noise), random)) for noise in scatter])
+    return [
+        Law(line=line, asymptote=a, missing=b, beta=beta, error=error, draws=drawn[:, position])
+        for position, (line, (a, b, beta)) in enumerate(zip(lines, found, strict=True))
+    ]
+
+
+def _redrawn(
+    lines: Sequence[Line], found: Sequence[tuple[float, float, float]], error: float, random: np.random.Generator
+) -> list[Line]:
+    """The law's own lines with noise: what it leaves unexplained, or what the seeds scatter, whichever is larger."""
+    return [
+        replace(line, sizes=tuple(replace(
+            size, accuracy=a - b * size.ipc**-beta + random.normal(0.0, max(error, _standard_error(size)))
+        ) for size in line.sizes))
+        for line, (a, b, beta) in zip(lines, found, strict=True)
+    ]  # fmt: skip
+
+
+def _standard_error(size: Size) -> float:
+    return 0.0 if size.std is None else size.std / math.sqrt(size.seeds)
+
+
+def _shared(lines: Sequence[Line]) -> list[tuple[float, float, float]]:
+    """(A, B, beta) of lines that share beta: least squares, in closed form for a beta, which is searched."""
+
+    def left(log_beta: float) -> float:
+        return math.fsum(_line(line, math.exp(log_beta))[2] for line in lines)
+
+    # The sum of squares over log beta can have more than one valley: a coarse look first.
+    steps = np.linspace(math.log(BETAS[0]), math.log(BETAS[1]), 40)
+    best = min(range(len(steps)), key=lambda i: left(float(steps[i])))
+    bounds = (steps[max(best - 1, 0)], steps[min(best + 1, len(steps) - 1)])
+    beta = math.exp(float(minimize_scalar(left, bounds=bounds, method="bounded").x))
+    return [(*_line(line, beta)[:2], beta) for line in lines]
+
+
+def _line(line: Line, beta: float) -> tuple[float, float, float]:
+    """A, B and the sum of squares for a given beta, with A at most 1 and B at least 0."""
+    x = np.array([float(ipc) ** -beta for ipc in line.ipcs])
+    y = np.array([size.accuracy for size in line.sizes])
+    across = x - x.mean()
+    spread = float(across @ across)
+    b = -float(across @ y) / spread if spread > 0 else 0.0
+    a = float(y.mean()) + b * float(x.mean())
+    if a > 1:  # no accuracy is higher
+        a, b = 1.0, float(x @ (1 - y)) / float(x @ x)
+    if b < 0:  # more images never hurt: a flat line
+        a, b = float(y.mean()), 0.0
+    left = y - (a - b * x)
+    return a, b, float(left @ left)
+
+
+def _curve(fits: Array, ipc: float) -> Array:
+    curve: Array = fits[:, 0] - fits[:, 1] * ipc ** -fits[:, 2]
+    return curve
+
+
+def _inverse(fits: Array, accuracy: float) -> Array:
+    """Images per class at which the law reaches `accuracy`; infinite where it never does."""
+    gap = fits[:, 0] - accuracy
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = (fits[:, 1] / gap) ** (1 / fits[:, 2])
+    images: Array = np.where(gap > 0, found, np.inf)
+    return images
+
+
+def _neighbour(line: Line, ipc: int) -> float:
+    """Of two equally near ones the smaller, which is what a person would have."""
+    return min(line.sizes, key=lambda size: (round(abs(math.log(size.ipc / ipc)), 9), size.ipc)).accuracy
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(value * value for value in values) / len(values)) if values else math.nan
