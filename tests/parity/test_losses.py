@@ -316,6 +316,20 @@ def test_module_is_the_mean_of_the_function(settings: dict[str, float]) -> None:
     assert torch.equal(GIFT(**settings)(STUDENT, TEACHER, TARGET), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_module_computes_in_full_precision_under_autocast(dtype: torch.dtype) -> None:
+    """Near its minimum 1 - cosine is far smaller than the step of a half-precision number at 1."""
+    student = (TEACHER + 0.01 * STUDENT).to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = GIFT(gamma=0.0)(student, TEACHER.to(dtype), TARGET)
+    loss.backward()
+    expected = cosine(student=student.detach().float(), teacher=TEACHER.to(dtype).float(), target=TARGET).mean()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), abs=5e-7)
+    assert student.grad is not None
+    assert student.grad.dtype == dtype
+
+
 def test_module_shows_its_settings_and_has_no_state() -> None:
     assert repr(GIFT(gamma=0.1)) == "GIFT(gamma=0.1, alpha=0.1)"
     assert not GIFT().state_dict()

@@ -307,3 +307,54 @@ def test_a_second_run_repeats_nothing(
     assert all(line["done"] == line["total"] for line in plan["plan"])
     document = softlabel(*words, "--json").json
     assert document["study"] == str(last_path(first.out, "study"))
+
+
+# Class folders, and labels kept beside sets.
+
+
+@pytest.fixture
+def folder(draw_pictures: Any, tmp_path: Path) -> Path:
+    """A set as anybody has it: pictures in class folders; one class has fewer."""
+    path: Path = draw_pictures(tmp_path / "mine", 3)
+    next(iter(sorted(path.iterdir())[0].iterdir())).unlink()
+    return path
+
+
+@pytest.mark.filterwarnings("default::softlabel.core.SoftlabelWarning")
+def test_labels_for_class_folders(softlabel: Any, made: Any, folder: Path, tmp_path: Path) -> None:
+    store = ("--store", tmp_path / "store")
+    kept = softlabel("label", folder, "--teacher", made.teacher, *store, "--json")
+    assert kept.code == 0, kept.err
+    labels = kept.json["labels"]
+    words = (
+        "evaluate",
+        folder,
+        "--labels",
+        labels,
+        "--loss",
+        "gift",
+        "--seeds",
+        "1",
+        "--epochs",
+        "2",
+        *STUDENT,
+        *store,
+    )
+    said = softlabel(*words, "--data", made.data, "--json")
+    assert said.code == 0, said.err
+    assert "No random images for comparison: stored labels are for the set given alone" in said.err
+    assert {arm["set"] for arm in said.json["arms"]} == {"folder-mine"}
+    both = softlabel(*words, "--teacher", made.teacher, "--json")
+    assert both.code == 0, both.err
+    assert "has 2 to 3 images per class. The random images have 2, and the two are not compared" in both.err
+    assert {arm["set"] for arm in both.json["arms"]} == {"folder-mine", "random"}
+
+
+def test_labels_of_another_teacher_are_not_mixed_in(softlabel: Any, made: Any, tmp_path: Path) -> None:
+    store = ("--store", tmp_path / "store")
+    labels = softlabel("label", made.random, "--teacher", made.teacher, "--teacher-epoch", "0", *store, "--json")
+    said = softlabel("evaluate", made.random, "--labels", labels.json["labels"], "--teacher", made.teacher,
+                     "--seeds", "1", *STUDENT, *store)  # fmt: skip
+    assert said.code == 2
+    assert "were not made by the --teacher given" in said.error
+    assert not (tmp_path / "store" / "studies").exists()

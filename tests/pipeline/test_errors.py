@@ -233,7 +233,7 @@ CASES: dict[str, Case] = {
         ["--save-every must be 1 or more"],
     ),
     "seeds": (lambda b: ("evaluate", b.made.random, "--seeds", "0"), ["--seeds must be 1 or more"]),
-    "seeds-run": (lambda b: ("run", "digits-quick", "--seeds", "0"), ["at least one loss, one seed"]),
+    "seeds-run": (lambda b: ("run", "digits-quick", "--seeds", "0"), ["at least one seed, and got none"]),
     "losses-twice": (lambda b: ("evaluate", b.made.random, "--losses", "ce", "ce"), ["must differ"]),
     "ipc-zero": (lambda b: ("distill", "--data", b.made.data, "--ipc", "0"), ["--ipc must be 1 or more", "Got 0"]),
     "ipc-zero-dry": (lambda b: ("distill", "--data", b.made.data, "--ipc", "0", "--dry-run"), ["--ipc must be"]),

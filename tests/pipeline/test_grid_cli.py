@@ -91,7 +91,7 @@ def test_a_failing_optimizer_is_told_and_the_rest_is_there(
     words = ("grid", "optimizers", *TINY, "--losses", "kl", "gift", "--optimizers", "adamw", "sgd:lr=1e30",
              *small, "--store", tmp_path)  # fmt: skip
     said = softlabel(*words)
-    assert said.code == 0, said.err
+    assert said.code == 3, said.err
     failed = [line for line in said.out.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 2
     assert all("sgd:lr=1e30" in line and "learning rate 1e+30" in line for line in failed)
@@ -99,7 +99,7 @@ def test_a_failing_optimizer_is_told_and_the_rest_is_there(
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "failures").iterdir()}
     assert softlabel(*words, "--json").json["arms"][2]["failed"]
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "failures").iterdir()} == times
-    assert softlabel(*words, "--retry", "--json").code == 0
+    assert softlabel(*words, "--retry", "--json").code == 3
     assert all(file.stat().st_mtime_ns > before for file, before in times.items())
 
 
@@ -170,7 +170,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "tune": (("optimizers", "--tune", "--default-rates"), ["--tune and --default-rates exclude each other"]),
     "stack": (("losses", "--stack", "pile"), ["no stack named 'pile'", "auto, loop, vmap"]),
     "stack-size": (("losses", "--stack-size", "0"), ["--stack-size must be 1 or more. Got 0"]),
-    "seeds": (("losses", "--seeds", "0"), ["at least one loss, one seed"]),
+    "seeds": (("losses", "--seeds", "0"), ["at least one seed, and got none"]),
     "epochs": (("losses", "--epochs", "0"), ["1 epoch or more. Got 0"]),
     "ipc": (("losses", "--ipc", "0"), ["--ipc must be 1 or more. Got 0"]),
     "steps": (("continual", "--steps", "11"), ["11 class-incremental steps need as many classes", "digits has 10"]),
@@ -230,7 +230,7 @@ def test_a_killed_grid_goes_on(softlabel: Any, small: tuple[str, ...], tmp_path:
     before = {name: when for name, when in files_in(store).items() if "/." not in f"/{name}"}
 
     studies = [softlabel(*words, "--store", place, "--json") for place in (store, whole)]
-    assert [said.code for said in studies] == [0, 0], studies[0].err
+    assert [said.code for said in studies] == [3, 3], studies[0].err
     after = files_in(store)
     assert {name: after[name] for name in before} == before  # neither written nor trained again
     assert told(store) == told(whole)

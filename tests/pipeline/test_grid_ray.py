@@ -122,8 +122,15 @@ def local(run: Compare, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     return told(store), meta
 
 
-def test_a_cluster_that_is_not_there(run: Compare, store: Store) -> None:
-    executor = make_executor("ray", address="127.0.0.1:1")
+def test_a_cluster_that_is_not_there_is_told_before_any_work() -> None:
+    with pytest.raises(ConfigError, match=r"No Ray cluster could be reached at 127\.0\.0\.1:1.*ray start --head"):
+        make_executor("ray", address="127.0.0.1:1")
+
+
+def test_a_cluster_that_goes_away(run: Compare, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("softlabel.evaluation._executors._require_listener", lambda address: None)
+        executor = make_executor("ray", address="127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"No Ray cluster could be reached at 127\.0\.0\.1:1.*ray start --head"):
         run(store, executor=executor)
 

@@ -466,8 +466,8 @@ def test_two_families_of_one_name_are_refused(run: Compare, store: Store, famili
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
-        ({"losses": ()}, "at least one loss, one seed"),
-        ({"seeds": ()}, "at least one loss, one seed"),
+        ({"losses": ()}, "at least one loss, and got none"),
+        ({"seeds": ()}, "at least one seed, and got none"),
         ({"losses": ("ce", "ce")}, "must differ"),
         ({"seeds": (1, 1)}, "must differ"),
         ({"losses": ("ke",)}, "no loss named 'ke'"),

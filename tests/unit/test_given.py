@@ -10,7 +10,7 @@ import torch
 from softlabel.core import DataError, Dataset, DistilledSet, StoreError
 from softlabel.data import read_class_folders
 from softlabel.distill import distill
-from softlabel.evaluation import given_set, read_given, set_names
+from softlabel.evaluation import keep_given, read_given, set_names
 from softlabel.store import Store, load_distilled, save_distilled
 from softlabel.training import Execution
 
@@ -54,7 +54,7 @@ def test_an_artifact_is_taken_as_it_is(
     distilled: DistilledSet, tiny_data: Dataset, store: Store, tmp_path: Path
 ) -> None:
     path = tmp_path / "made"
-    assert given_set(path, tiny_data.info, store) == path
+    assert keep_given(path, read_given(path, tiny_data.info), store) == path
     assert read_given(path, tiny_data.info).digest == distilled.digest
     assert not store.root.exists()
 
@@ -63,11 +63,11 @@ def test_a_folder_is_copied_into_the_store(
     folder: Path, distilled: DistilledSet, tiny_data: Dataset, store: Store
 ) -> None:
     files = sorted(folder.rglob("*"))
-    path = given_set(folder, tiny_data.info, store)
+    path = keep_given(folder, read_given(folder, tiny_data.info), store)
     made = load_distilled(path)
     assert path.is_relative_to(store.root)
     assert (made.digest, made.ipc, made.method) == (distilled.digest, 2, "folder-images-only")
-    assert given_set(folder, tiny_data.info, store) == path  # once
+    assert keep_given(folder, read_given(folder, tiny_data.info), store) == path  # once
     assert sorted(folder.rglob("*")) == files
 
 

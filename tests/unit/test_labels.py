@@ -330,6 +330,14 @@ def test_probabilities_feed_soft_cross_entropy_only(
             train(loss)
 
 
+def test_labels_that_are_not_finite_are_refused(distilled: DistilledSet, tmp_path: Path) -> None:
+    table = torch.zeros(len(distilled), distilled.info.classes)
+    table[1, 2] = torch.nan
+    save_labels(FixedLabels(table), distilled, tmp_path / "labels")
+    with pytest.raises(ConfigError, match="hold entries that are NaN or infinite"):
+        load_labels(tmp_path / "labels", distilled)
+
+
 def test_labels_of_another_size_are_refused(distilled: DistilledSet, tmp_path: Path) -> None:
     for name, rows, columns in (("rows", 1, 0), ("columns", 0, 1)):
         table = torch.zeros(len(distilled) + rows, distilled.info.classes + columns)

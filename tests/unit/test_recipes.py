@@ -9,7 +9,7 @@ from softlabel.distill import find_method
 from softlabel.evaluation import PROTOCOLS, Recipe
 from softlabel.losses import Loss
 from softlabel.models import build_model
-from softlabel.recipes import RECIPES, find_recipe
+from softlabel.recipes import RECIPES, Changes, change, find_recipe, find_study
 
 SHAPES = {  # what the data of a recipe look like: (channels, height, width), classes
     "digits": ((1, 8, 8), 10),
@@ -84,7 +84,7 @@ def test_seeds_can_be_chosen(recipe: Recipe) -> None:
     assert recipe.with_seeds(2, 2).comparison.seeds == (2, 3)
     assert recipe.with_seeds(2, 2).sets == recipe.sets
     for count in (0, -1):
-        with pytest.raises(ConfigError, match="at least one loss, one seed"):
+        with pytest.raises(ConfigError, match="at least one seed, and got none"):
             recipe.with_seeds(None, count)
 
 
@@ -103,3 +103,15 @@ def test_an_unknown_recipe_lists_the_recipes() -> None:
         find_recipe("digits-quik")
     assert "Did you mean 'digits-quick'" in str(caught.value)
     assert all(name in str(caught.value) for name in RECIPES)
+
+
+def test_numbers_of_images_must_differ() -> None:
+    with pytest.raises(ConfigError, match=r"must differ\. Got 1, 1"):
+        change(find_study("losses"), Changes(ipc=(1, 1)))
+
+
+def test_steps_are_in_the_title() -> None:
+    changed = change(find_study("losses"), Changes(steps=3))
+    assert changed.comparison.title == "Every loss on every set, in 3 incremental steps"
+    usual = find_study("continual")
+    assert change(usual, Changes(steps=10)).comparison.title == usual.comparison.title

@@ -44,7 +44,7 @@ Command = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 when the user can mend it, 130 when interrupted."""
+    """Run one command; 0 when it worked, 2 when the user can mend it, 3 when parts failed, 130 when interrupted."""
     _print_what_can_be_printed()
     words = tuple(sys.argv[1:] if argv is None else argv)
     if words == ("--version",):
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings(), _terminated_as_interrupted(), _interruptions_not_lost():
             warnings.showwarning = _show_warning
-            command.run(Session(words, progress))
+            status = command.run(Session(words, progress))
             sys.stdout.flush()
     except SoftlabelError as error:
         progress.close()
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output, such as head, has seen enough. Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
-    return 0
+    return status or 0
 
 
 def _out_of_memory(progress: ConsoleProgress, error: BaseException) -> int:

@@ -13,13 +13,16 @@ from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, pl
 from softlabel.recipes import Changes, change, find_study
 from softlabel.store import is_complete, load_distilled
 
+SOME_FAILED = 3
+"""The exit status of a grid some of whose cells failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A study of many cells: losses, optimizers, architectures, refinement, teachers, continual learning.
 
     Cells that are finished are found, one that fails does not stop the others, and a killed grid goes on when the same
-    command is given again.
+    command is given again. The exit status is 3 when some failed.
 
     Example: softlabel grid optimizers --quick
     """
@@ -53,7 +56,7 @@ class Grid:
     changes: Changes = field(default_factory=Changes)
     machine: Machine = field(default_factory=Machine)
 
-    def run(self, session: Session) -> None:
+    def run(self, session: Session) -> int | None:
         if self.stack_size < 1:
             raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
         executor = make_executor(self.executor, address=self.address, workers=self.workers)
@@ -62,7 +65,7 @@ class Grid:
         if self.machine.dry_run:
             data = recipe.data.load(session.progress)
             print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, self.machine.json)
-            return
+            return None
         study = run_recipe(
             recipe,
             store=store,
@@ -75,7 +78,7 @@ class Grid:
             tolerant=True,
             progress=session.progress,
         )
-        show_study(study, self.machine.json)
+        return None if show_study(study, self.machine.json) else SOME_FAILED
 
     def _recipe(self) -> Recipe:
         recipe = change(find_study(self.study, self.quick, self.teacher_epochs), self.changes)

@@ -1,16 +1,18 @@
 """softlabel run, evaluate and report: whole comparisons."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, count_of
+from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, SoftlabelWarning, count_of
 from softlabel.evaluation import (
     Comparison,
     SetOptions,
@@ -18,7 +20,7 @@ from softlabel.evaluation import (
     check_inputs,
     compare,
     find_protocol,
-    given_set,
+    keep_given,
     make_set,
     plan_recipe,
     plan_set,
@@ -29,7 +31,7 @@ from softlabel.evaluation import (
     set_path,
     teacher_facts,
 )
-from softlabel.labels import load_labels
+from softlabel.labels import FixedLabels, load_labels
 from softlabel.recipes import find_recipe
 from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
 from softlabel.store import Store, is_complete, load_distilled, read_artifact
@@ -111,12 +113,13 @@ class Evaluate:
         if self.machine.dry_run:
             paths = {path: path for path in given}
         else:
-            paths = {path: given_set(path, data.info, store, session.progress) for path in given}
+            paths = {path: keep_given(path, distilled, store) for path, distilled in given.items()}
         families = [SetPaths(names[path], tuple((seed, paths[path]) for seed in comparison.seeds)) for path in given]
         sizes = {names[path]: len(distilled) for path, distilled in given.items()}
         folder = self._labels_folder()
         stored = {} if folder is None else {names[self.sets[0]]: load_labels(folder, given[self.sets[0]])}
-        random = [] if stored and not group else self._random(given.values(), set(names.values()))
+        self._check_stored(stored.values(), group)
+        random = self._random(given.values(), set(names.values()), labelled=bool(group or not stored))
         for position, options in enumerate(random):
             families.insert(position, _family(options, data, comparison, store, execution))
             sizes[options.name] = options.ipc * data.info.classes
@@ -173,10 +176,37 @@ class Evaluate:
             raise ConfigError("Stored labels belong to one distilled set. Give that one alone, or take --labels fixed.")
         return Path(self.labels)
 
-    def _random(self, loaded: Iterable[DistilledSet], taken: set[str]) -> list[SetOptions]:
+    def _check_stored(self, stored: Iterable[FixedLabels], group: Sequence[Teacher]) -> None:
+        """Stored labels and those that a teacher makes for the random images must have one origin."""
+        for labels in stored:
+            if group and set(labels.teachers) != {teacher.fingerprint for teacher in group}:
+                raise ConfigError(
+                    f"The labels at {self.labels} were not made by the --teacher given, which would label the random "
+                    f"images: arms with labels of two origins cannot be compared. Leave --teacher out, or label the "
+                    f"set with it: softlabel label {self.sets[0]} --teacher {self.teachers.teacher[0]}"
+                )
+
+    def _random(self, loaded: Iterable[DistilledSet], taken: set[str], *, labelled: bool) -> list[SetOptions]:
         """One family of random real images for every IPC among the sets, unless random images were given."""
         if not self.baselines or "random" in taken:
             return []
+        if not labelled:
+            warnings.warn(
+                "No random images for comparison: stored labels are for the set given alone. Add the --teacher that "
+                "made them.",
+                SoftlabelWarning,
+                stacklevel=2,
+            )
+            return []
+        for distilled in loaded:
+            counts = torch.bincount(distilled.targets, minlength=distilled.info.classes)
+            if int(counts.min()) < int(counts.max()):
+                warnings.warn(
+                    f"The set {distilled.method} has {int(counts.min())} to {int(counts.max())} images per class. The "
+                    f"random images have {distilled.ipc}, and the two are not compared, for their sizes differ.",
+                    SoftlabelWarning,
+                    stacklevel=2,
+                )
         ipcs = sorted({distilled.ipc for distilled in loaded})
         return [
             SetOptions(name="random" if len(ipcs) == 1 else f"random, IPC {ipc}", method="random", ipc=ipc)
@@ -219,13 +249,17 @@ def _known(sets: Iterable[Path], teachers: Sequence[Teacher]) -> DatasetInfo | N
     return teachers[0].info if teachers else None
 
 
-def show_study(study: Path, as_json: bool) -> None:
-    """Write the report, and end with the result table, the verdicts and the report's path."""
+def show_study(study: Path, as_json: bool) -> bool:
+    """Write the report, and end with the result table, the verdicts and the report's path.
+
+    Returns:
+        whether every student of the study was trained.
+    """
     files = write_report(study)
     meta = read_artifact(study, "study").meta
     if as_json:
         print_json({"study": str(study), "report": str(files.html), "table": str(files.csv), **meta})
-        return
+        return not any(arm.get("failed") for arm in meta["arms"])
     shown = [column for column in RESULT_COLUMNS if column not in ("labels", "loss", "train time")]
     keep = [RESULT_COLUMNS.index(column) for column in shown]
     rows = [tuple(row.cells[position] for position in keep) for row in result_table(meta)]
@@ -236,6 +270,7 @@ def show_study(study: Path, as_json: bool) -> None:
     _show_failures(meta)
     print(f"study:  {study}")
     print(f"report: {files.html}")
+    return not any(arm.get("failed") for arm in meta["arms"])
 
 
 def _show_failures(meta: dict[str, Any]) -> None:

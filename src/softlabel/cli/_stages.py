@@ -20,6 +20,7 @@ from softlabel.evaluation import (
     make_set,
     plan_set,
     plan_teacher,
+    read_given,
     set_path,
     train_student,
 )
@@ -152,7 +153,7 @@ class Label:
     """
 
     distilled: tyro.conf.Positional[Path]
-    """Folder of a distilled set."""
+    """Folder of a distilled set, or of images in one sub-folder per class."""
     out: Path | None = None
     """Folder to keep them in. Default: their place in the store."""
     data: Data = field(default_factory=Data)
@@ -160,9 +161,9 @@ class Label:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
-        distilled = load_distilled(self.distilled)
-        store, execution = self.machine.open_store(self.out), self.machine.execution()
         teachers = self.teachers.load()
+        distilled = read_given(self.distilled, teachers[0].info) if teachers else load_distilled(self.distilled)
+        store, execution = self.machine.open_store(self.out), self.machine.execution()
         if any(teacher.info.digest != distilled.info.digest for teacher in teachers):
             # Made on other pixels than the set's: see whether they do as well on the set's own data.
             data = self.data.options(distilled.info).load(session.progress)

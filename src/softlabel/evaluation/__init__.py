@@ -2,7 +2,7 @@
 
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
 from softlabel.evaluation._executors import EXECUTORS, make_executor
-from softlabel.evaluation._given import given_set, read_given, set_names
+from softlabel.evaluation._given import keep_given, read_given, set_names
 from softlabel.evaluation._plan import PlanLine, plan_recipe, plan_set, plan_students, plan_teacher
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
@@ -50,7 +50,7 @@ __all__ = [
     "compare",
     "find_protocol",
     "full_data",
-    "given_set",
+    "keep_given",
     "make_executor",
     "make_set",
     "paired_difference",

@@ -67,8 +67,10 @@ class Comparison:
             check_model(student)
         losses = [Loss.parse(loss) for loss in self.losses]
         optimizers = [Optimizer.parse(spec) for spec in self.optimizers]
-        if not losses or not self.seeds or not self.students or not self.teachers:
-            raise ConfigError("A comparison needs at least one loss, one seed, one student and one teacher's name.")
+        for what, some in (("loss", losses), ("seed", self.seeds), ("student", self.students),
+                           ("teacher's name", self.teachers)):  # fmt: skip
+            if not some:
+                raise ConfigError(f"A comparison needs at least one {what}, and got none.")
         for what, given in (("Seeds", self.seeds), ("losses", losses), ("optimizers", optimizers),
                             ("students", self.students), ("teachers", self.teachers),
                             ("labels", self.label_specs)):  # fmt: skip

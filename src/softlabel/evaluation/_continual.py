@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from softlabel.core import Dataset, DistilledSet, Split, fingerprint, stream
-from softlabel.evaluation._statistics import summarise
+from softlabel.evaluation._statistics import summarise, summarise_shares
 from softlabel.labels import WrappedLabels
 
 
@@ -75,7 +75,8 @@ def continual_facts(
     """Per-step accuracy, average accuracy and forgetting.
 
     Average accuracy is the mean of the steps' accuracies. Forgetting of a step's classes is the best accuracy that
-    they had at any earlier step minus the one after the last; the mean over all steps but the last, in 0..1.
+    they had at any earlier step minus the one after the last; the mean over all steps but the last, in 0..1. With
+    one step there is nothing to forget: None.
 
     Args:
         order_names: names of the classes of every step, for people (those of the first seed).
@@ -87,9 +88,11 @@ def continual_facts(
         told.append(
             {
                 "name": name,
-                "steps": [vars(summarise(list(values))) for values in zip(*accuracies, strict=True)],
-                "average": vars(summarise([sum(values) / len(values) for values in accuracies])),
-                "forgetting": vars(summarise([_forgetting(steps) for steps in by_seed])),
+                "steps": [vars(summarise_shares(list(values))) for values in zip(*accuracies, strict=True)],
+                "average": vars(summarise_shares([sum(values) / len(values) for values in accuracies])),
+                "forgetting": vars(summarise([_forgetting(steps) for steps in by_seed]))
+                if len(by_seed[0]) > 1
+                else None,
             }
         )
     return {"classes": [list(names) for names in order_names], "arms": told}
@@ -104,7 +107,7 @@ def _forgetting(steps: Sequence[Mapping[str, Any]]) -> float:
         mine = slice(bounds[group], bounds[group + 1])
         history = [_mean(row[mine]) for row in per_class[group:]]
         drops.append(max(history[:-1]) - history[-1])
-    return _mean(drops) if drops else 0.0
+    return _mean(drops)
 
 
 def _mean(values: Sequence[float | None]) -> float:

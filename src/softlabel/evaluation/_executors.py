@@ -31,7 +31,8 @@ def make_executor(name: str, *, address: str | None = None, workers: int | None 
 
     Raises:
         UnknownNameError: no such executor.
-        ConfigError: options of Ray for another executor.
+        ConfigError: options of Ray for another executor, or nobody listens at `address`.
+        MissingExtraError: Ray is not installed.
     """
     if name not in EXECUTORS:
         raise UnknownNameError("executor", name, EXECUTORS)
@@ -41,6 +42,11 @@ def make_executor(name: str, *, address: str | None = None, workers: int | None 
         return LocalExecutor()
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers must be 1 or more. Got {workers} instead.")
+    _ray()  # what is missing is told before hours of work
+    try:
+        _require_listener(address or "")
+    except OSError as error:
+        raise _unreachable(address, error) from error
     return RayExecutor(address, workers)
 
 
@@ -126,11 +132,15 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
             _require_listener(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"No Ray cluster could be reached at {address or 'this machine'} ({reason}). Start one with: ray start "
-            f"--head, or leave --address out for a local one."
-        ) from error
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> ConfigError:
+    reason = str(error).strip().splitlines()[0]
+    return ConfigError(
+        f"No Ray cluster could be reached at {address or 'this machine'} ({reason}). Start one with: ray start --head, "
+        f"or leave --address out for a local one."
+    )
 
 
 def _require_listener(address: str) -> None:

@@ -37,18 +37,14 @@ def read_given(path: Path, info: DatasetInfo, progress: Progress | None = None) 
     )
 
 
-def given_set(path: Path, info: DatasetInfo, store: Store, progress: Progress | None = None) -> Path:
-    """The artifact of a distilled set: `path` itself, or, for class folders, a lossless copy in the store.
+def keep_given(path: Path, made: DistilledSet, store: Store) -> Path:
+    """The artifact of what `read_given` found: `path` itself, or, for class folders, a lossless copy in the store.
 
     What was decoded trains; the folder is left as it is.
-
-    Raises:
-        StoreError, DataError: as `read_given`.
     """
     if is_complete(path):
         return path
-    made = read_given(path, info, progress)
-    copy = store.distilled(f"{info.name}-{made.method}", fingerprint("given", made.digest, made.method))
+    copy = store.distilled(f"{made.info.name}-{made.method}", fingerprint("given", made.digest, made.method))
     save_distilled(made, copy)
     return copy
 

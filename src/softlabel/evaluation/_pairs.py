@@ -27,6 +27,7 @@ def compare_arms(
     found = [arm for arm, group in groups.items() if arm.role == "arm" and group]
     main = main_loss(comparison) or comparison.losses[-1]
     names = list(dict.fromkeys(arm.set_name for arm in found))
+    last = max((arm.seen for arm in found), default=0)
     main_set = next((name for name in names if not name.startswith("random")), names[-1] if names else "")
     pairs: list[tuple[Arm, Arm]] = []
     for axis in ("loss", "set", "optimizer", "teacher", "labels"):
@@ -39,7 +40,7 @@ def compare_arms(
 
     def is_main(pair: tuple[Arm, Arm]) -> bool:
         later, earlier = pair
-        return (later.set_name, later.axes["loss"]) == (main_set, main) and (
+        return (later.set_name, later.axes["loss"], later.seen) == (main_set, main, last) and (
             earlier.set_name, earlier.axes["loss"]) == (main_set, comparison.losses[0])  # fmt: skip
 
     pairs.sort(key=lambda pair: not is_main(pair))

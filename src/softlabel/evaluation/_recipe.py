@@ -9,7 +9,7 @@ from softlabel.core import ConfigError, Dataset, Progress, Silent, build_config,
 from softlabel.data import load_dataset
 from softlabel.distill import check_images, check_method, distill, find_method
 from softlabel.evaluation._comparison import Comparison, SetPaths, check_data
-from softlabel.evaluation._given import given_set
+from softlabel.evaluation._given import keep_given, read_given
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
 from softlabel.models import check_model
@@ -176,7 +176,7 @@ def run_recipe(
     check_data(recipe.comparison, data)
     for options in recipe.sets:
         check_images(options.method, data, ipc=options.ipc)
-    given = [(one.name, given_set(one.path, data.info, store, progress)) for one in recipe.given]
+    given = [(one.name, keep_given(one.path, read_given(one.path, data.info, progress), store)) for one in recipe.given]
 
     def taught(seed: int) -> Path:
         return train_teacher(

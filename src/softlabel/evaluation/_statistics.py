@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import special
 
@@ -34,6 +34,14 @@ def summarise(values: Sequence[float], resolution: float = 0.0) -> Summary:
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * max(std, resolution) / math.sqrt(n)
     return Summary(mean, std, mean - half, mean + half, n)
+
+
+def summarise_shares(values: Sequence[float], resolution: float = 0.0) -> Summary:
+    """`summarise` for shares such as accuracies: the interval ends at 0 and 1, where they do."""
+    summary = summarise(values, resolution)
+    low = None if summary.low is None else max(summary.low, 0.0)
+    high = None if summary.high is None else min(summary.high, 1.0)
+    return replace(summary, low=low, high=high)
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], resolution: float = 0.0) -> Summary:

@@ -1,7 +1,6 @@
 """A comparison carried out: every cell trained, and what follows from it kept as a study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from softlabel.evaluation._comparison import (
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
 from softlabel.evaluation._pairs import compare_arms, main_loss
 from softlabel.evaluation._rates import tune_rates
-from softlabel.evaluation._statistics import summarise
+from softlabel.evaluation._statistics import summarise_shares
 from softlabel.evaluation._students import Record
 from softlabel.evaluation._units import STACK_SIZE, Bench, Executor, Failure, LocalExecutor, Outcome, make_units
 from softlabel.losses import Loss, refine
@@ -133,7 +132,7 @@ def compare(
         "student": ", ".join(comparison.students),
         "teacher": dict(teacher_facts) if teacher_facts else None,
         "sets": [_set_facts(family, loaded, store) for family in sets],
-        "arms": [_arm(arm, groups[arm], failed, loaded, paths) for arm in found],
+        "arms": [_arm(arm, groups[arm], failed, loaded, paths, 1 / len(data.test)) for arm in found],
         "comparisons": compare_arms(comparison, groups, _sizes(sets, loaded), resolution=1 / len(data.test)),
         "plots": [plain(plot) for plot in comparison.plots],
         "labels_shown": _labels_shown(comparison, sets, loaded, teachers, execution),
@@ -257,6 +256,7 @@ def _arm(
     failed: Mapping[Cell, Failure],
     loaded: Mapping[Path, DistilledSet],
     paths: Mapping[tuple[str, int], Path],
+    resolution: float,
 ) -> dict[str, Any]:
     protocol = arm.protocol
     note = ""
@@ -279,27 +279,23 @@ def _arm(
         "epochs": protocol.total_epochs,
         "protocol": protocol.fingerprint,
         "seeds": [record["seed"] for record in group],
-        "final": _accuracy([record["accuracy"]["final"] for record in group]),
-        "best_test": _accuracy([record["accuracy"]["best_test"] for record in group]),
+        "final": _accuracy([record["accuracy"]["final"] for record in group], resolution),
+        "best_test": _accuracy([record["accuracy"]["best_test"] for record in group], resolution),
         "selection": _accuracy([record["accuracy"]["selection"] for record in group]) if arm.selection else None,
         "bytes": size,
         "records": [record["key"] for record in group],
         "note": note,
         "axes": {axis: arm.axes[axis] for axis in AXES},
+        "seen": arm.seen,
         "own_loss": arm.role == "arm" and own_loss(method) == protocol.loss.spec,
     }
     mine = [{"seed": cell.seed, "error": failure.error} for cell, failure in failed.items() if cell.arm == arm]
     return {**told, "failed": mine} if mine else told
 
 
-def _accuracy(values: Sequence[float]) -> dict[str, Any] | None:
-    """A summary of accuracies; the interval ends where accuracies do. None where all seeds failed."""
-    if not values:
-        return None
-    summary = summarise(values)
-    low = None if summary.low is None else max(summary.low, 0.0)
-    high = None if summary.high is None else min(summary.high, 1.0)
-    return vars(replace(summary, low=low, high=high))
+def _accuracy(values: Sequence[float], resolution: float = 0.0) -> dict[str, Any] | None:
+    """A summary of accuracies; None where all seeds failed."""
+    return vars(summarise_shares(values, resolution)) if values else None
 
 
 def _labels_shown(
@@ -358,6 +354,9 @@ def _notes(comparison: Comparison, data: Dataset) -> list[str]:
         "different by chance. They cover the students' seeds, and the choice of images where a set is drawn per seed; "
         "the teacher, and a set given from disk, are one draw each. Bytes are means over the seeds.",
     ]
+    protocol = comparison.protocol
+    if not any(protocol.checks.at(epoch, protocol.total_epochs) for epoch in range(protocol.total_epochs - 1)):
+        notes.append("Students were tested once, after the last epoch: best-on-test says nothing more here.")
     if comparison.full_epochs:
         epochs = count_of(comparison.full_epochs, "epoch")
         notes.append(

@@ -36,7 +36,7 @@ def load_labels(path: Path, distilled: DistilledSet) -> FixedLabels:
 
     Raises:
         StoreError: no labels there, or a corrupt file.
-        ConfigError: they belong to other images, or disagree with them in number or classes.
+        ConfigError: they belong to other images, disagree with them in number or classes, or are not finite.
     """
     artifact = read_artifact(path, "labels")
     if artifact.meta["distilled"] != distilled.digest:
@@ -53,4 +53,6 @@ def load_labels(path: Path, distilled: DistilledSet) -> FixedLabels:
             f"The labels at {path} are for {table.shape[0]} images and {table.shape[1]} classes; the distilled set has "
             f"{len(distilled)} and {distilled.info.classes}. Give the labels that were made for it."
         )
+    if not bool(table.isfinite().all()):
+        raise ConfigError(f"The labels at {path} hold entries that are NaN or infinite. Make them again.")
     return FixedLabels(table.clone(), tuple(artifact.meta["teachers"]), space=space)

@@ -124,7 +124,7 @@ class GIFT(nn.Module):
         self.alpha = alpha
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        """The batch mean of `gift` for student and teacher logits [B, C] and class indices [B].
+        """The batch mean of `gift` for student and teacher logits [B, C] and class indices [B], in float32 or wider.
 
         Raises:
             ConfigError: shapes or types that do not fit, such as one-hot targets.
@@ -136,7 +136,10 @@ class GIFT(nn.Module):
             )
         if target.dtype != torch.int64 or not len(target):
             raise ConfigError(f"GIFT takes at least one class index, as int64. Got {len(target)} of {target.dtype}.")
-        loss = functions.gift(student=student, teacher=teacher, target=target, gamma=self.gamma, alpha=self.alpha)
+        wide = torch.promote_types(student.dtype, torch.float32)
+        with torch.autocast(student.device.type, enabled=False):  # 1 - cosine has no digits left in half precision
+            student, teacher = student.to(wide), teacher.to(wide)
+            loss = functions.gift(student=student, teacher=teacher, target=target, gamma=self.gamma, alpha=self.alpha)
         return loss.mean()
 
     def extra_repr(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softlabel.core import ConfigError, UnknownNameError
+from softlabel.core import ConfigError, UnknownNameError, count_of
 from softlabel.evaluation import (
     Comparison,
     DataOptions,
@@ -146,7 +146,7 @@ def continual(quick: bool, teacher_epochs: int) -> Recipe:
 def tiny_losses(quick: bool, teacher_epochs: int) -> Recipe:
     """Losses with many classes: Tiny-ImageNet at 32 px."""
     base = _study(
-        "gift-tiny-imagenet",
+        "gift-many-classes",
         "losses with 200 classes: Tiny-ImageNet at 32 px, random images, IPC 10",
         "Losses with many classes",
         quick,
@@ -219,7 +219,11 @@ def change(recipe: Recipe, changes: Changes) -> Recipe:
         raise ConfigError("--tune and --default-rates exclude each other. Keep one.")
     if changes.steps is not None and changes.steps < 1:
         raise ConfigError(f"--steps must be 1 or more. Got {changes.steps} instead.")
+    if changes.ipc is not None and len(set(changes.ipc)) < len(changes.ipc):
+        raise ConfigError(f"The numbers of images per class must differ. Got {', '.join(map(str, changes.ipc))}.")
     comparison, teacher = recipe.comparison, recipe.teacher
+    if changes.steps is not None and not comparison.steps:
+        comparison = replace(comparison, title=f"{comparison.title}, in {count_of(changes.steps, 'incremental step')}")
     if changes.arch is not None:
         teacher = replace(teacher, arch=changes.arch)
         if len(comparison.students) == 1:

@@ -55,6 +55,7 @@ class Arm:
         final: None when every seed failed.
         axes: where the arm stands in a grid; empty in a study that is none.
         own_loss: the loss is the one that the set's method was published with.
+        seen: classes it is trained and judged on in a class-incremental study; 0 for all.
         failed: seeds that are not in `seeds`.
     """
 
@@ -72,6 +73,7 @@ class Arm:
     note: str = ""
     axes: Mapping[str, str] = field(default_factory=dict)
     own_loss: bool = False
+    seen: int = 0
     failed: tuple[Failure, ...] = ()
 
     @property

@@ -33,7 +33,9 @@ def headline_of(facts: StudyFacts) -> str:
     if arm is None or arm.final is None:
         return "Every arm of this study failed." if facts.arms else "This study holds no results yet."
     seeds = count_of(arm.final.n, "seed")
-    return f"{upper_first(describe(facts, arm))} reaches {percent(arm.final.mean)} % ({seeds})."
+    verb = "reach" if arm.labels == "hard" else "reaches"
+    after = f" after all {arm.seen} classes" if arm.seen else ""
+    return f"{upper_first(describe(facts, arm))} {verb} {percent(arm.final.mean)} %{after} ({seeds})."
 
 
 def finding(facts: StudyFacts, comparison: Comparison) -> str:
@@ -87,7 +89,9 @@ def _tally_failures(facts: StudyFacts) -> str:
 
 def best_arm(facts: StudyFacts) -> Arm | None:
     """The arm with the highest mean final accuracy but for full data. A baseline may win, and is shown then."""
-    scored = {arm.name: arm.final.mean for arm in facts.distilled_arms or facts.arms if arm.final is not None}
+    arms = [arm for arm in facts.distilled_arms or facts.arms if arm.final is not None]
+    last = max((arm.seen for arm in arms), default=0)  # few classes are easy: only the last step says how well it went
+    scored = {arm.name: arm.final.mean for arm in arms if arm.final is not None and arm.seen == last}
     return facts.arm(max(scored, key=lambda name: scored[name])) if scored else None
 
 

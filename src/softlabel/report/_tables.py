@@ -71,7 +71,7 @@ class ResultRow:
             plus_minus(self.best_test),
             str(self.epochs),
             *(
-                human_bytes(size)
+                human_bytes(size) if self.final else NO_VALUE  # no record tells what it was trained on
                 for size in (self.bytes.images, self.bytes.labels, self.bytes.labeler, self.bytes.total)
             ),
             duration(self.train_seconds),

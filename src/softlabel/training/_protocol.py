@@ -110,7 +110,9 @@ class Protocol:
         if isinstance(self.batch, int) and self.batch < 1:
             raise ConfigError(f"A batch holds 1 image or more. Got {self.batch} instead.")
         if self.labels not in REGIMES:
-            raise UnknownNameError("label regime", self.labels, REGIMES)
+            raise UnknownNameError(
+                "label regime", self.labels, REGIMES, "Where a command takes a folder of labels, nothing is there."
+            )
 
     @property
     def fingerprint(self) -> str:
