@@ -26,7 +26,7 @@ from softlabel.store import load_distilled, save_distilled
 from softlabel.training import Execution, Teacher
 
 EVERY = sorted(METHODS)
-WITH_TEACHER = [name for name in EVERY if METHODS[name].teacher == "required"]
+WITH_TEACHER = [name for name in EVERY if METHODS[name].teacher in ("required", "trajectory")]
 LOOKING = [name for name in EVERY if METHODS[name].teacher != "no"]
 WITHOUT_TEACHER = [name for name in EVERY if METHODS[name].teacher == "no"]
 Run = Callable[..., DistilledSet]
@@ -54,22 +54,27 @@ def teacher(tiny_data: Dataset) -> Teacher:
     return untrained(tiny_data)
 
 
+def looked_at(spec: str, data: Dataset) -> list[Teacher]:
+    """What a method looks at: a teacher, or checkpoints enough for any."""
+    return [untrained(data, seed) for seed in range(6 if find_method(spec)[0].teacher == "trajectory" else 1)]
+
+
 @pytest.fixture(params=EVERY)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def make(tiny_data: Dataset, teacher: Teacher, execution: Execution) -> Run:
+def make(tiny_data: Dataset, execution: Execution) -> Run:
     def run(spec: str, *, ipc: int = 3, seed: int = 0, data: Dataset = tiny_data) -> DistilledSet:
-        return distill(spec, data, [teacher], ipc=ipc, seed=seed, execution=execution)
+        return distill(spec, data, looked_at(spec, data), ipc=ipc, seed=seed, execution=execution)
 
     return run
 
 
 def test_the_table_is_complete(name: str) -> None:
     method = METHODS[name]
-    assert method.teacher in {"no", "optional", "required"}
+    assert method.teacher in {"no", "optional", "required", "trajectory"}
     assert method.summary
     assert dataclasses.is_dataclass(method.config)
     assert fingerprint(method.config())  # a default for every field, and plain data
@@ -159,10 +164,12 @@ def test_artifact_round_trip(name: str, storage: str, make: Run, tmp_path: Path)
     assert len(files) == len(made)
 
 
-def test_provenance_names_the_settings_and_the_teachers(name: str, make: Run, teacher: Teacher) -> None:
+def test_provenance_names_the_settings_and_the_teachers(name: str, make: Run, tiny_data: Dataset) -> None:
     facts = make(name).provenance
     assert facts["config"] == plain(METHODS[name].config())
-    assert facts["teachers"] == ([] if METHODS[name].teacher == "no" else [teacher.fingerprint])
+    assert facts["teachers"] == (
+        [] if METHODS[name].teacher == "no" else [one.fingerprint for one in looked_at(name, tiny_data)]
+    )
 
 
 def test_an_unknown_option_lists_the_options(name: str, make: Run) -> None:
@@ -234,7 +241,7 @@ def test_a_teacher_for_another_class_order_is_refused(name: str, tiny_data: Data
 
 
 def test_grey_images_that_are_not_square(name: str, grey_data: Dataset, execution: Execution, tmp_path: Path) -> None:
-    made = distill(name, grey_data, [untrained(grey_data)], ipc=2, seed=0, execution=execution)
+    made = distill(name, grey_data, looked_at(name, grey_data), ipc=2, seed=0, execution=execution)
     assert made.images.shape == (6, 1, 8, 12)
     save_distilled(made, tmp_path / "grey")
     assert torch.equal(load_distilled(tmp_path / "grey").images, made.images)
@@ -258,9 +265,9 @@ class Listener:
         self.closed.append(self.open.pop())
 
 
-def test_progress_is_told_to_the_end(name: str, tiny_data: Dataset, teacher: Teacher, execution: Execution) -> None:
+def test_progress_is_told_to_the_end(name: str, tiny_data: Dataset, execution: Execution) -> None:
     listener = Listener()
-    distill(name, tiny_data, [teacher], ipc=1, seed=0, execution=execution, progress=listener)
+    distill(name, tiny_data, looked_at(name, tiny_data), ipc=1, seed=0, execution=execution, progress=listener)
     assert not listener.open
     assert all(done == total for done, total in listener.closed)
 

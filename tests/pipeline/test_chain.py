@@ -358,3 +358,25 @@ def test_labels_of_another_teacher_are_not_mixed_in(softlabel: Any, made: Any, t
     assert said.code == 2
     assert "were not made by the --teacher given" in said.error
     assert not (tmp_path / "store" / "studies").exists()
+
+
+def test_experts_and_what_their_trajectory_chooses(softlabel: Any, made: Any, tmp_path: Path) -> None:
+    store = ("--store", tmp_path / "store", "--json")
+    words = ("teach", "--data", made.data, "--arch", "convnet-1:width=4", "--protocol", "expert", "--epochs", "3")
+    experts = softlabel(*words, "--experts", "2", *store)
+    assert experts.code == 0, experts.err
+    assert [(found["seed"], found["epochs"]) for found in experts.json] == [(0, 3), (1, 3)]
+    assert experts.json[0]["settings"]["schedule"]["name"] == "constant"
+    paths = [found["teacher"] for found in experts.json]
+    # One of them alone is the same teacher, and is found.
+    assert softlabel(*words, *store).json["teacher"] == paths[0]
+    common = ("distill", "--data", made.data, "--ipc", "2", *store)
+    chosen = softlabel(*common, "--method", "el2n", "--teacher", paths[0])
+    assert chosen.code == 0, chosen.err
+    assert len(chosen.json["provenance"]["teachers"]) == 3
+    for more in (("--teacher", paths[1]), ("--teacher-epoch", "2")):
+        said = softlabel(*common, "--method", "el2n", "--teacher", paths[0], *more)
+        assert said.code == 2
+        assert "follows one training from its start" in said.error
+    said = softlabel(*words, "--experts", "2", "--out", tmp_path / "x")
+    assert "--out is the folder of one teacher" in said.error

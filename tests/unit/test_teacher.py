@@ -22,12 +22,15 @@ from softlabel.models import build_model
 from softlabel.store import Store, read_artifact
 from softlabel.training import (
     TEACHER_PROTOCOL,
+    TEACHER_PROTOCOLS,
     Checks,
     Execution,
     Normaliser,
     Optimizer,
     Protocol,
+    kept_epochs,
     load_teacher,
+    load_trajectory,
     measure_accuracy,
     teacher_path,
     train_teacher,
@@ -56,6 +59,27 @@ def views_of(data: Dataset) -> torch.Tensor:
 
 def hashes(path: Path) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in read_artifact(path, "teacher").files.items()}
+
+
+def test_a_trajectory_is_every_epoch_that_was_kept(tiny_data: Dataset, taught: Path, tmp_path: Path) -> None:
+    assert kept_epochs(taught) == [0, 1, 2, 3]
+    found = load_trajectory(taught)
+    assert [teacher.epoch for teacher in found] == [1, 2, 3]
+    assert len({teacher.fingerprint for teacher in found}) == 3
+    views = views_of(tiny_data)
+    for teacher in found:
+        assert torch.equal(teacher.logits(views), load_teacher(taught, teacher.epoch).logits(views))
+    short = teach(tiny_data, Store(tmp_path), save_every=3)
+    with pytest.raises(StoreError, match=r"kept no trajectory but epoch 3\. Train one with .* --save-every 1"):
+        load_trajectory(short)
+
+
+def test_experts_are_trained_plainly() -> None:
+    """No-distillation's experts: SGD without momentum or decay, batch 256, DSA, a constant rate."""
+    expert = TEACHER_PROTOCOLS["expert"]
+    assert (expert.optimizer.name, expert.optimizer.momentum, expert.optimizer.weight_decay) == ("sgd", 0.0, 0.0)
+    assert (expert.batch, expert.views, expert.labels) == (256, "dsa", "hard")
+    assert {expert.schedule.factor(epoch, expert.epochs) for epoch in range(expert.epochs)} == {1.0}
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------

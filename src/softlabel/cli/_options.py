@@ -10,7 +10,8 @@ import tyro
 
 from softlabel.cli._output import ConsoleProgress
 from softlabel.core import ConfigError, DatasetInfo
-from softlabel.evaluation import DataOptions
+from softlabel.distill import find_method
+from softlabel.evaluation import DataOptions, set_teachers
 from softlabel.store import Store
 from softlabel.training import Execution, Teacher, load_teacher, resolve_execution
 
@@ -111,6 +112,21 @@ class Teachers:
 
     def load(self) -> list[Teacher]:
         return [load_teacher(path, self.teacher_epoch) for path in self.teacher]
+
+    def load_for(self, method: str) -> list[Teacher]:
+        """What a distillation method looks at: the teachers, or the whole trajectory of the one given.
+
+        Raises:
+            ConfigError: a method that follows one training, and several teachers or an epoch.
+        """
+        found, _ = find_method(method)
+        if found.teacher != "trajectory" or not self.teacher:
+            return self.load()
+        if len(self.teacher) > 1 or self.teacher_epoch is not None:
+            raise ConfigError(
+                f"The method {found.name!r} follows one training from its start. Give one --teacher, and no epoch."
+            )
+        return set_teachers(method, self.teacher[0])
 
 
 @dataclass(frozen=True)

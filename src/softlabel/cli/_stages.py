@@ -4,12 +4,13 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, LabelSource, fingerprint, human_bytes, human_seconds
+from softlabel.core import ConfigError, LabelSource, UnknownNameError, fingerprint, human_bytes, human_seconds
 from softlabel.distill import check_work
 from softlabel.evaluation import (
     SetOptions,
@@ -27,7 +28,7 @@ from softlabel.evaluation import (
 from softlabel.labels import fixed_labels, load_labels, make_labels, save_labels
 from softlabel.models import build_model, check_model
 from softlabel.store import load_distilled, read_artifact
-from softlabel.training import TEACHER_PROTOCOL, check_teacher, train_teacher, warn_if_weaker
+from softlabel.training import TEACHER_PROTOCOLS, Protocol, check_teacher, train_teacher, warn_if_weaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +40,19 @@ class Teach:
 
     arch: str = "convnet-3"
     """Model spec. See: softlabel ls models"""
-    epochs: int = TEACHER_PROTOCOL.epochs
-    """Epochs."""
-    batch: int = int(TEACHER_PROTOCOL.batch)
-    """Batch size."""
-    lr: float = TEACHER_PROTOCOL.optimizer.lr
-    """Peak learning rate of SGD with momentum 0.9 (linear warm-up, linear fall to 0)."""
-    views: str = "flip-crop"
-    """Augmentation: flip-crop, shift, dsa or none."""
+    protocol: str = "teacher"
+    """teacher (good in few epochs: momentum, linear warm-up, linear fall to 0), or expert (slow and steady, for
+    trajectories: plain SGD, a constant rate)."""
+    experts: int = 1
+    """How many to train, with the seeds from --seed on."""
+    epochs: int | None = None
+    """Epochs. Default: the protocol's."""
+    batch: int | None = None
+    """Batch size. Default: the protocol's."""
+    lr: float | None = None
+    """Peak learning rate. Default: the protocol's."""
+    views: str | None = None
+    """Augmentation: flip-crop, shift, dsa or none. Default: the protocol's."""
     save_every: int = 1
     """Keep the weights after every so many epochs."""
     seed: int = 0
@@ -57,49 +63,68 @@ class Teach:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"--lr must be a number above 0. Got {self.lr} instead.")
-        protocol = replace(
-            TEACHER_PROTOCOL,
-            epochs=self.epochs,
-            batch=self.batch,
-            views=self.views,
-            optimizer=replace(TEACHER_PROTOCOL.optimizer, lr=self.lr),
-        )
-        options = TeacherOptions(arch=self.arch, protocol=protocol, seed=self.seed)
+        protocol = self._protocol()
+        if self.experts < 1:
+            raise ConfigError(f"--experts must be 1 or more. Got {self.experts} instead.")
+        if self.experts > 1 and self.out is not None:
+            raise ConfigError("--out is the folder of one teacher. Leave it out, or train one expert at a time.")
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options().load(session.progress)
+        seeds = range(self.seed, self.seed + self.experts)
         if self.machine.dry_run:
-            line, _ = plan_teacher(
-                options, data, store=store, execution=execution, save_every=self.save_every, out=self.out
+            lines = []
+            for seed in seeds:
+                options = TeacherOptions(arch=self.arch, protocol=protocol, seed=seed)
+                line, _ = plan_teacher(
+                    options, data, store=store, execution=execution, save_every=self.save_every, out=self.out
+                )
+                lines.append(line)
+            print_plan(lines, execution, self.machine.json)
+            return
+        paths = [
+            train_teacher(
+                data,
+                arch=self.arch,
+                store=store,
+                execution=execution,
+                seed=seed,
+                protocol=protocol,
+                save_every=self.save_every,
+                out=self.out,
+                progress=session.progress,
             )
-            print_plan([line], execution, self.machine.json)
-            return
-        path = train_teacher(
-            data,
-            arch=self.arch,
-            store=store,
-            execution=execution,
-            seed=self.seed,
-            protocol=protocol,
-            save_every=self.save_every,
-            out=self.out,
-            progress=session.progress,
-        )
-        meta = read_artifact(path, "teacher", verify=False).meta
+            for seed in seeds
+        ]
+        metas = [read_artifact(path, "teacher", verify=False).meta for path in paths]
         if self.machine.json:
-            print_json({"teacher": str(path), **meta})
+            found = [{"teacher": str(path), **meta} for path, meta in zip(paths, metas, strict=True)]
+            print_json(found[0] if self.experts == 1 else found)
             return
-        row = (
-            self.arch,
-            f"{100 * meta['test_accuracy']:.1f} %",
-            str(meta["epochs"]),
-            human_seconds(meta["timing"]["train_seconds"]),
-        )
-        print_table(
-            f"Teacher on {data.info.name}", ("model", "test accuracy, last epoch", "epochs", "train time"), [row]
-        )
-        print(f"teacher: {path}")
+        rows = [
+            (
+                self.arch,
+                f"{100 * meta['test_accuracy']:.1f} %",
+                str(meta["epochs"]),
+                human_seconds(meta["timing"]["train_seconds"]),
+            )
+            for meta in metas
+        ]
+        title = f"{'Teacher' if self.experts == 1 else 'Experts'} on {data.info.name}"
+        print_table(title, ("model", "test accuracy, last epoch", "epochs", "train time"), rows)
+        for path in paths:
+            print(f"teacher: {path}")
+
+    def _protocol(self) -> Protocol:
+        if self.protocol not in TEACHER_PROTOCOLS:
+            raise UnknownNameError("teacher's protocol", self.protocol, TEACHER_PROTOCOLS)
+        protocol = TEACHER_PROTOCOLS[self.protocol]
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ConfigError(f"--lr must be a number above 0. Got {self.lr} instead.")
+        given = {"epochs": self.epochs, "batch": self.batch, "views": self.views}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        if self.lr is not None:
+            changes["optimizer"] = replace(protocol.optimizer, lr=self.lr)
+        return replace(protocol, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +135,7 @@ class Distill:
     """
 
     method: str = "random"
-    """random, herding, k-centre, rded with options, or package.module:function. See: softlabel ls methods"""
+    """A method with its options, e.g. random or rded:factor=2, or package.module:function. See: softlabel ls methods"""
     ipc: int = 10
     """Images per class."""
     storage: str = "png"
@@ -125,7 +150,7 @@ class Distill:
 
     def run(self, session: Session) -> None:
         options = SetOptions(name=self.method, method=self.method, ipc=self.ipc, storage=self.storage)
-        teachers = self.teachers.load()
+        teachers = self.teachers.load_for(self.method)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
         check_work(self.method, data, teachers, ipc=self.ipc)

@@ -32,6 +32,18 @@ from softlabel.distill._coresets import (
     random_images,
 )
 from softlabel.distill._rded import RdedConfig, check_rded, rded
+from softlabel.distill._scores import (
+    CadConfig,
+    DecileConfig,
+    El2nConfig,
+    ForgettingConfig,
+    StratifiedConfig,
+    cad_prune,
+    ce_decile,
+    el2n,
+    forgetting,
+    stratified,
+)
 from softlabel.training import Execution, Teacher, check_teacher, resolve_execution, warn_if_weaker
 
 
@@ -42,7 +54,8 @@ class Method:
     Attributes:
         config: a frozen dataclass with a default for every field.
         function: `(config, data, teachers, *, ipc, generator, execution, progress) -> Images`.
-        teacher: whether it looks at a teacher: `no`, `optional` or `required`.
+        teacher: whether it looks at a teacher: `no`, `optional`, `required`, or at its whole `trajectory`: the
+            checkpoints of one training after every epoch, in their order.
         seeded: whether another seed gives another set.
         summary: a line for people.
         check: refuses, before any work, what cannot work: `(config, data, ipc)`.
@@ -90,6 +103,51 @@ _TABLE = (
         "realistic patches chosen by a teacher, tiled into mosaics",
         check_rded,
         "rded",
+    ),
+    Method(
+        DecileConfig,
+        ce_decile,
+        "required",
+        True,
+        "real images of one tenth of the class by the teacher's cross-entropy",
+        check_ipc,
+        "ce-decile",
+    ),
+    Method(
+        StratifiedConfig,
+        stratified,
+        "required",
+        True,
+        "real images from easy to hard by the teacher's cross-entropy",
+        check_ipc,
+        "stratified",
+    ),
+    Method(
+        El2nConfig,
+        el2n,
+        "trajectory",
+        False,
+        "real images with the largest error vector early in training",
+        check_ipc,
+        "el2n",
+    ),
+    Method(
+        ForgettingConfig,
+        forgetting,
+        "trajectory",
+        False,
+        "real images that training learns and forgets most often",
+        check_ipc,
+        "forgetting",
+    ),
+    Method(
+        CadConfig,
+        cad_prune,
+        "trajectory",
+        False,
+        "real images that training is unsure of at its end",
+        check_ipc,
+        "cad-prune",
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
@@ -152,7 +210,7 @@ def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: in
     config: Any = build_config(method.config, options, f"the method {name!r}")
     if ipc < 1:
         raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
-    if method.teacher == "required" and not teachers:
+    if method.teacher in ("required", "trajectory") and not teachers:
         raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
     for teacher in teachers if method.teacher != "no" else ():
         check_teacher(teacher, data.info)
@@ -175,7 +233,7 @@ def distill(
     Args:
         spec: a method with options, e.g. `random`, `rded:factor=2,crops=5`.
         teachers: score or embed the images; an ensemble counts by its mean logits. Ignored by a method that looks at
-            none.
+            none; a method that looks at a trajectory takes its checkpoints (`softlabel.training.load_trajectory`).
         seed: names the stream `("distill", method)`.
 
     Raises:

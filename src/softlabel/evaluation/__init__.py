@@ -15,6 +15,7 @@ from softlabel.evaluation._recipe import (
     make_set,
     run_recipe,
     set_path,
+    set_teachers,
     teacher_facts,
 )
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
@@ -62,6 +63,7 @@ __all__ = [
     "run_recipe",
     "set_names",
     "set_path",
+    "set_teachers",
     "summarise",
     "teacher_facts",
     "train_student",

@@ -85,14 +85,13 @@ def continual_facts(
     told = []
     for name, by_seed in curves.items():
         accuracies = [[record["accuracy"]["final"] for record in steps] for steps in by_seed]
+        forgotten = [_forgetting(steps) for steps in by_seed] if len(by_seed[0]) > 1 else None
         told.append(
             {
                 "name": name,
                 "steps": [vars(summarise_shares(list(values))) for values in zip(*accuracies, strict=True)],
                 "average": vars(summarise_shares([sum(values) / len(values) for values in accuracies])),
-                "forgetting": vars(summarise([_forgetting(steps) for steps in by_seed]))
-                if len(by_seed[0]) > 1
-                else None,
+                "forgetting": None if forgotten is None else vars(summarise(forgotten)),
             }
         )
     return {"classes": [list(names) for names in order_names], "arms": told}

@@ -10,7 +10,7 @@ from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_confi
 from softlabel.distill import RdedConfig, check_work, find_method
 from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Stored, Teachers, arms, cells, check_inputs
 from softlabel.evaluation._given import read_given
-from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path
+from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path, set_teachers
 from softlabel.evaluation._units import Bench, Unit, prepare
 from softlabel.labels import FixedLabels, OnlineLabels, replay_bytes
 from softlabel.losses import Loss
@@ -44,9 +44,14 @@ class PlanLine:
 def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execution) -> list[PlanLine]:
     """The parts of a recipe. Trains a few steps of each kind to measure their pace; writes nothing."""
     line, teacher = plan_teacher(recipe.teacher, data, store=store, execution=execution)
+    kept = _teacher_at(recipe.teacher, data, store, execution)
+
+    def looked_at(options: SetOptions) -> list[Teacher]:
+        return set_teachers(options.method, kept) if is_complete(kept) else [teacher]
+
     seeds = recipe.comparison.seeds
     paths = [
-        SetPaths(o.name, tuple((seed, set_path(o, data, [teacher], seed, store, execution)) for seed in seeds))
+        SetPaths(o.name, tuple((seed, set_path(o, data, looked_at(o), seed, store, execution)) for seed in seeds))
         for o in recipe.sets
     ]
     paths += [SetPaths(one.name, tuple((seed, one.path) for seed in seeds)) for one in recipe.given]
@@ -71,15 +76,14 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
 def _finished(
     options: TeacherOptions, epoch: int | None, data: Dataset, store: Store, execution: Execution
 ) -> Teacher | None:
-    path = teacher_path(
-        data,
-        arch=options.arch,
-        protocol=options.protocol,
-        store=store,
-        execution=execution,
-        seed=options.seed,
-    )
+    path = _teacher_at(options, data, store, execution)
     return load_teacher(path, epoch) if is_complete(path) else None
+
+
+def _teacher_at(options: TeacherOptions, data: Dataset, store: Store, execution: Execution) -> Path:
+    return teacher_path(
+        data, arch=options.arch, protocol=options.protocol, store=store, execution=execution, seed=options.seed
+    )
 
 
 def plan_teacher(

@@ -28,6 +28,7 @@ from softlabel.training import (
     Protocol,
     Teacher,
     load_teacher,
+    load_trajectory,
     resolve_stack,
     train_teacher,
 )
@@ -195,16 +196,14 @@ def run_recipe(
         labeler.name: [load_teacher(taught(seed), labeler.epoch) for seed in labeler.seeds or (recipe.teacher.seed,)]
         for labeler in recipe.labelers
     }
-    sets = [
-        SetPaths(
-            options.name,
-            tuple(
-                (seed, make_set(options, data, [teacher], seed, store, execution, progress=progress))
-                for seed in recipe.comparison.seeds
-            ),
+    sets = []
+    for options in recipe.sets:
+        looked_at = set_teachers(options.method, path)
+        made = (
+            (seed, make_set(options, data, looked_at, seed, store, execution, progress=progress))
+            for seed in recipe.comparison.seeds
         )
-        for options in recipe.sets
-    ]
+        sets.append(SetPaths(options.name, tuple(made)))
     sets += [SetPaths(name, tuple((seed, path) for seed in recipe.comparison.seeds)) for name, path in given]
     return compare(
         recipe.comparison,
@@ -222,6 +221,12 @@ def run_recipe(
         tolerant=tolerant,
         progress=progress,
     )
+
+
+def set_teachers(method: str, path: Path) -> list[Teacher]:
+    """The teachers that a method looks at, of the teacher kept at `path`: its last epoch, or its trajectory."""
+    found, _ = find_method(method)
+    return load_trajectory(path) if found.teacher == "trajectory" else [load_teacher(path)]
 
 
 def make_set(

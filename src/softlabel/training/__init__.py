@@ -16,10 +16,14 @@ from softlabel.training._pixels import Normaliser
 from softlabel.training._protocol import BATCH_RULES, POLICIES, REGIMES, Checks, Protocol
 from softlabel.training._stack import STACKS, resolve_stack
 from softlabel.training._teacher import (
+    EXPERT_PROTOCOL,
     TEACHER_PROTOCOL,
+    TEACHER_PROTOCOLS,
     Teacher,
     check_teacher,
+    kept_epochs,
     load_teacher,
+    load_trajectory,
     mean_logits,
     renormalise,
     teacher_path,
@@ -29,6 +33,7 @@ from softlabel.training._teacher import (
 
 __all__ = [
     "BATCH_RULES",
+    "EXPERT_PROTOCOL",
     "OPTIMIZERS",
     "OPTIMIZER_DEFAULTS",
     "POLICIES",
@@ -37,6 +42,7 @@ __all__ = [
     "SCHEDULES",
     "STACKS",
     "TEACHER_PROTOCOL",
+    "TEACHER_PROTOCOLS",
     "Checkpoint",
     "Checks",
     "Execution",
@@ -53,7 +59,9 @@ __all__ = [
     "fit_stack",
     "is_out_of_memory",
     "keep_freed_memory",
+    "kept_epochs",
     "load_teacher",
+    "load_trajectory",
     "mean_logits",
     "measure_accuracy",
     "peak_memory",

@@ -57,6 +57,27 @@ TEACHER_PROTOCOL = Protocol(
 )
 
 
+EXPERT_PROTOCOL = Protocol(
+    name="expert",
+    source=(
+        "The experts of A label is worth a thousand images (NeurIPS 2024), restated: SGD without momentum or weight "
+        "decay, batch 256, one-of-six DSA, a constant rate. Its code has rate 0.01 by default, 0.0005 for CIFAR-10 and "
+        "hundreds of epochs there. Ask for its instance norm with convnet-3:norm=instance."
+    ),
+    epochs=24,
+    batch=256,
+    views="dsa",
+    labels="hard",
+    loss=Loss("ce"),
+    optimizer=Optimizer(name="sgd", lr=0.01, momentum=0.0, weight_decay=0.0),
+    schedule=Schedule(name="constant"),
+    checks=Checks(every=1),
+)
+
+TEACHER_PROTOCOLS = {"teacher": TEACHER_PROTOCOL, "expert": EXPERT_PROTOCOL}
+"""How teachers are trained, by name."""
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A trained model, frozen and in evaluation mode.
@@ -218,6 +239,30 @@ def load_teacher(path: Path, epoch: int | None = None) -> Teacher:
         epoch=epoch,
         size=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
     )
+
+
+def kept_epochs(path: Path) -> list[int]:
+    """The epochs whose weights the teacher at `path` kept, ascending; 0 is its initialisation.
+
+    Raises:
+        StoreError: no teacher there.
+    """
+    return sorted(int(Path(file).stem) for file in read_artifact(path, "teacher", verify=False).names("epochs/"))
+
+
+def load_trajectory(path: Path) -> list[Teacher]:
+    """The teacher at `path` after every epoch that it kept, but for its initialisation.
+
+    Raises:
+        StoreError: no teacher there, a corrupt file, or a trajectory of which only the end was kept.
+    """
+    epochs = [epoch for epoch in kept_epochs(path) if epoch > 0]
+    if len(epochs) < 2:
+        raise StoreError(
+            f"The teacher at {path} kept no trajectory but epoch {epochs[-1]}. Train one with softlabel teach "
+            f"--save-every 1."
+        )
+    return [load_teacher(path, epoch) for epoch in epochs]
 
 
 def check_teacher(teacher: Teacher, info: DatasetInfo) -> None:
