@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from softlabel._version import __version__
-from softlabel.cli._grid import Grid
+from softlabel.cli._grid import Grid, Lab
 from softlabel.cli._lists import Fetch, Ls
 from softlabel.cli._options import Session
 from softlabel.cli._output import ConsoleProgress
@@ -32,6 +32,7 @@ READER_GONE = 141
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Grid, tyro.conf.subcommand("grid")]
+    | Annotated[Lab, tyro.conf.subcommand("lab")]
     | Annotated[Teach, tyro.conf.subcommand("teach")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Label, tyro.conf.subcommand("label")]

@@ -1,20 +1,71 @@
-"""softlabel grid: a study of many cells."""
+"""softlabel grid and lab: studies of many cells, and the advice that follows from one."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
-from softlabel.cli._options import Machine, Session
-from softlabel.cli._output import print_plan
+from softlabel.cli._options import Data, Machine, Session
+from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.cli._run import show_study
 from softlabel.core import ConfigError
 from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe, set_names
-from softlabel.recipes import Changes, change, find_study
-from softlabel.store import is_complete, load_distilled
+from softlabel.lab import Advice, advise, fit_laws, hold_out, read_surface
+from softlabel.recipes import Changes, LabSetting, change, find_lab, find_study
+from softlabel.store import is_complete, load_distilled, read_artifact
 
 SOME_FAILED = 3
 """The exit status of a grid some of whose cells failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the cells are carried out."""
+
+    epochs: int | None = None
+    """Student epochs, instead of the study's."""
+    seed: int | None = None
+    """First seed. Default: the study's."""
+    seeds: int | None = None
+    """Number of seeds. Default: the study's."""
+    executor: str = "local"
+    """local, or ray."""
+    address: str | None = None
+    """Address of a running Ray cluster. Default: a local one."""
+    workers: int | None = None
+    """Processes of a local Ray cluster. Default: one per CPU."""
+    stack: str = "auto"
+    """How students on the same views are run: auto, loop or vmap."""
+    stack_size: int = STACK_SIZE
+    """How many students on the same views are trained together at most."""
+    retry: bool = False
+    """Train cells again that failed before."""
+
+    def run(self, recipe: Recipe, machine: Machine, session: Session) -> int | None:
+        """Run or plan the study; the exit status."""
+        if self.stack_size < 1:
+            raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
+        executor = make_executor(self.executor, address=self.address, workers=self.workers)
+        recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
+        store, execution = machine.open_store(), machine.execution()
+        if machine.dry_run:
+            data = recipe.data.load(session.progress)
+            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, machine.json)
+            return None
+        study = run_recipe(
+            recipe,
+            store=store,
+            execution=execution,
+            command=session.command,
+            executor=executor,
+            stack=self.stack,
+            stack_size=self.stack_size,
+            retry=self.retry,
+            tolerant=True,
+            progress=session.progress,
+        )
+        return None if show_study(study, machine.json) else SOME_FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,58 +86,129 @@ class Grid:
     """Folders of distilled sets to add (softlabel distill prints them), or of images in one sub-folder per class."""
     teacher_epochs: int | None = None
     """Epochs of the teacher, instead of the study's."""
-    epochs: int | None = None
-    """Student epochs, instead of the study's."""
-    seed: int | None = None
-    """First seed. Default: the study's."""
-    seeds: int | None = None
-    """Number of seeds. Default: the study's."""
-    executor: str = "local"
-    """local, or ray."""
-    address: str | None = None
-    """Address of a running Ray cluster. Default: a local one."""
-    workers: int | None = None
-    """Processes of a local Ray cluster. Default: one per CPU."""
-    stack: str = "auto"
-    """How students on the same views are run: auto, loop or vmap."""
-    stack_size: int = STACK_SIZE
-    """How many students on the same views are trained together at most."""
-    retry: bool = False
-    """Train cells again that failed before."""
     changes: Changes = field(default_factory=Changes)
+    running: Running = field(default_factory=Running)
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> int | None:
-        if self.stack_size < 1:
-            raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
-        executor = make_executor(self.executor, address=self.address, workers=self.workers)
-        recipe = self._recipe()
-        store, execution = self.machine.open_store(), self.machine.execution()
-        if self.machine.dry_run:
-            data = recipe.data.load(session.progress)
-            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, self.machine.json)
-            return None
-        study = run_recipe(
-            recipe,
-            store=store,
-            execution=execution,
-            command=session.command,
-            executor=executor,
-            stack=self.stack,
-            stack_size=self.stack_size,
-            retry=self.retry,
-            tolerant=True,
-            progress=session.progress,
-        )
-        return None if show_study(study, self.machine.json) else SOME_FAILED
-
-    def _recipe(self) -> Recipe:
         recipe = change(find_study(self.study, self.quick, self.teacher_epochs), self.changes)
-        recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
         names = set_names({path: _method(path) for path in self.sets or ()})
         taken = {options.name for options in recipe.sets}
         given = (GivenSet(name=f"{n} from disk" if n in taken else n, path=path) for path, n in names.items())
-        return replace(recipe, given=tuple(given))
+        return self.running.run(replace(recipe, given=tuple(given)), self.machine, session)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabStudy:
+    """A study of labels. What is finished is found, and a killed study goes on when the same command is given again.
+
+    Example: softlabel lab scaling --quick
+    """
+
+    study: tyro.conf.Suppress[str] = ""
+    quick: bool = False
+    """The quick setting: minutes on two CPU cores, to see that everything works."""
+    ipc: tuple[int, ...] | None = None
+    """Images per class. Default: the study's."""
+    arch: str = LabSetting.arch
+    """Model of experts and students. See: softlabel ls models"""
+    expert_epochs: int | None = None
+    """Epochs of the experts, instead of the study's."""
+    stops: tuple[int, ...] | None = None
+    """Epochs of the expert that label, instead of the study's."""
+    protocol: str = LabSetting.protocol
+    """How students are trained. See: softlabel ls protocols"""
+    data: Data = field(default_factory=Data)
+    running: Running = field(default_factory=Running)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> int | None:
+        data = find_lab(self.study).data if self.data.data is None else self.data.options()
+        if self.data.data is None:
+            data = replace(data, classes=self.data.classes)
+        setting = LabSetting(
+            quick=self.quick,
+            classes=data.load(session.progress).info.classes,
+            arch=self.arch,
+            expert_epochs=self.expert_epochs,
+            stops=self.stops,
+            ipc=self.ipc,
+            protocol=self.protocol,
+        )
+        return self.running.run(find_lab(self.study, setting, data), self.machine, session)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advise:
+    """How many images, with which labels: a fitted law's answer from a finished scaling study, never beyond it.
+
+    Example: softlabel lab advise softlabel-store/studies/lab-scaling-0123456789abcdef --accuracy 60
+    """
+
+    study: tyro.conf.Positional[Path]
+    """Folder of the study (softlabel lab scaling prints it)."""
+    accuracy: float
+    """The accuracy wanted, in percent."""
+    json: bool = False
+    """Print the answer as JSON on stdout."""
+
+    def run(self, session: Session) -> None:
+        surface = read_surface(read_artifact(self.study, "study").meta, str(self.study))
+        answers = advise(fit_laws(surface), self.accuracy / 100)
+        held = hold_out(surface)
+        if self.json:
+            told = [{"labels": one.line.name, "epoch": one.line.epoch, "kept": one.line.kept, "images": one.images,
+                     "note": one.note} for one in answers]  # fmt: skip
+            print_json({"dataset": surface.dataset, "accuracy": self.accuracy, "advice": told, "held_out": held})
+            return
+        rows = [(one.line.name, *_images(one)) for one in answers]
+        columns = ("labels", "images per class", "95 % interval")
+        print_table(f"For {self.accuracy:g} % on {surface.dataset}", columns, rows, numbers=2)
+        if held is not None:
+            print(
+                f"The law foretells a cell that it has not seen with an error of {100 * held.law:.1f} points, the next "
+                f"size's accuracy with {100 * held.neighbour:.1f} (root mean square of {held.cells} cells; between "
+                f"others {100 * held.inside[0]:.1f} and {100 * held.inside[1]:.1f})."
+            )
+
+
+def _named(name: str) -> Any:
+    """A study as a subcommand, told apart by its summary."""
+    summary = find_lab(name).summary
+    return tyro.conf.subcommand(name, default=LabStudy(study=name), description=f"{summary[:1].upper()}{summary[1:]}.")
+
+
+StudyOfLabels = (
+    Annotated[LabStudy, _named("baseline")]
+    | Annotated[LabStudy, _named("epochs")]
+    | Annotated[LabStudy, _named("temperatures")]
+    | Annotated[LabStudy, _named("ensembles")]
+    | Annotated[LabStudy, _named("images")]
+    | Annotated[LabStudy, _named("anatomy")]
+    | Annotated[LabStudy, _named("scaling")]
+)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Studies of labels: what they are worth, which parts of them do the work, and how many images they save.
+
+    Example: softlabel lab scaling --quick
+    """
+
+    what: StudyOfLabels | Annotated[Advise, tyro.conf.subcommand("advise")]
+
+    def run(self, session: Session) -> int | None:
+        return self.what.run(session)
+
+
+def _images(answer: Advice) -> tuple[str, str]:
+    if answer.images is None:
+        return answer.note, ""
+    first, last = answer.line.ipcs[0], answer.line.ipcs[-1]
+    low = f"{first} or fewer" if answer.images.low is None else f"{answer.images.low:.1f}"
+    high = f"more than {last}" if answer.images.high is None else f"{answer.images.high:.1f}"
+    return f"{answer.images.value:.1f}", f"{low} to {high}"
 
 
 def _method(path: Path) -> str:

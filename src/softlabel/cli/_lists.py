@@ -11,9 +11,10 @@ from softlabel.core import Option, UnknownNameError, format_spec
 from softlabel.data import fetch_dataset, find_datasets
 from softlabel.distill import METHODS
 from softlabel.evaluation import EXECUTORS, PROTOCOLS
+from softlabel.labels import EDITS
 from softlabel.losses import LOSSES
 from softlabel.models import MODELS
-from softlabel.recipes import RECIPES, STUDIES, find_recipe, find_study
+from softlabel.recipes import LAB, RECIPES, STUDIES, find_lab, find_recipe, find_study
 from softlabel.training import OPTIMIZERS, POLICIES, REGIMES, SCHEDULES, STACKS
 
 Row = tuple[str, str]
@@ -31,12 +32,14 @@ def _with(summary: str, options: Mapping[str, Option]) -> str:
 KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "recipes": lambda: ((name, find_recipe(name).summary) for name in RECIPES),
     "studies": lambda: ((name, find_study(name).summary) for name in STUDIES),
+    "lab": lambda: ((name, find_lab(name).summary) for name in LAB),
     "datasets": _datasets,
     "methods": lambda: ((name, _with(method.summary, vars(method.config()))) for name, method in METHODS.items()),
     "losses": lambda: ((name, _with(loss.summary, loss.options)) for name, loss in LOSSES.items()),
     "protocols": lambda: ((name, protocol.source) for name, protocol in PROTOCOLS.items()),
     "models": lambda: MODELS.items(),
     "labels": lambda: REGIMES.items(),
+    "edits": lambda: ((name, _with(edit.summary, edit.options)) for name, edit in EDITS.items()),
     "optimizers": lambda: OPTIMIZERS.items(),
     "schedules": lambda: SCHEDULES.items(),
     "stacks": lambda: STACKS.items(),

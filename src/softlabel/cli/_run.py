@@ -31,6 +31,7 @@ from softlabel.evaluation import (
     set_path,
     teacher_facts,
 )
+from softlabel.lab import choices
 from softlabel.labels import FixedLabels, load_labels
 from softlabel.recipes import find_recipe
 from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
@@ -266,11 +267,22 @@ def show_study(study: Path, as_json: bool) -> bool:
     print_table(meta["title"], shown, rows, numbers=len(shown) - 1)
     if meta["comparisons"]:
         print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
+    _show_choices(meta)
     print(headline(meta))
     _show_failures(meta)
     print(f"study:  {study}")
     print(f"report: {files.html}")
     return not any(arm.get("failed") for arm in meta["arms"])
+
+
+def _show_choices(meta: dict[str, Any]) -> None:
+    rows = [
+        (one.set, one.loss, ", ".join(one.chosen), f"{100 * one.accuracy:.1f}", f"{100 * one.best_accuracy:.1f}")
+        for one in choices(meta)
+    ]
+    if rows:
+        columns = ("set", "loss", "chosen on the selection split", "accuracy, %", "best on test, %")
+        print_table("What would have been chosen", columns, rows, numbers=2)
 
 
 def _show_failures(meta: dict[str, Any]) -> None:

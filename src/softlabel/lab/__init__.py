@@ -1,12 +1,14 @@
 """What follows from the studies of labels: the scaling surface, its law, and advice."""
 
 from softlabel.lab._advise import Advice, advise
+from softlabel.lab._choices import Choice, choices
 from softlabel.lab._law import HeldOut, Law, Prediction, fit_laws, hold_out
 from softlabel.lab._surface import HARD, Line, Size, Surface, front, read_surface
 
 __all__ = [
     "HARD",
     "Advice",
+    "Choice",
     "HeldOut",
     "Law",
     "Line",
@@ -14,6 +16,7 @@ __all__ = [
     "Size",
     "Surface",
     "advise",
+    "choices",
     "fit_laws",
     "front",
     "hold_out",

@@ -9,17 +9,21 @@ from dataclasses import replace
 
 from softlabel.core import UnknownNameError
 from softlabel.evaluation import Comparison, DataOptions, Recipe, SetOptions, TeacherOptions, find_protocol
+from softlabel.recipes._lab import LAB, LabSetting, find_lab
 from softlabel.recipes._studies import STUDIES, Changes, change, find_study
 from softlabel.training import TEACHER_PROTOCOL
 
 __all__ = [
+    "LAB",
     "RECIPES",
     "STUDIES",
     "Changes",
+    "LabSetting",
     "change",
     "cifar10_rded_ipc10",
     "digits_quick",
     "fashion_mnist_rded_ipc10",
+    "find_lab",
     "find_recipe",
     "find_study",
     "tiny_imagenet_rded_ipc10",

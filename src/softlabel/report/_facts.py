@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from softlabel.core import DatasetInfo, StoreError
+from softlabel.lab import Choice, Surface, choices, read_surface
 from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
 T = TypeVar("T")
@@ -184,6 +185,8 @@ class StudyFacts:
     kind: str = ""
     plots: tuple[PlotSpec, ...] = ()
     continual: Continual | None = None
+    surface: Surface | None = None
+    choices: tuple[Choice, ...] = ()
 
     @property
     def is_grid(self) -> bool:
@@ -262,9 +265,17 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         notes=tuple(meta["notes"]),
         environment=dict(meta["environment"]),
         kind=meta.get("kind") or "",
-        plots=tuple(parse_plot(entry) for entry in meta.get("plots") or ()),
+        plots=tuple(parse_plot(entry) for entry in meta.get("plots") or () if entry.get("kind") != "surface"),
         continual=_continual(meta["continual"]) if meta.get("continual") else None,
+        surface=_surface(meta),
+        choices=tuple(choices(meta)),
     )
+
+
+def _surface(meta: Mapping[str, Any]) -> Surface | None:
+    """The scaling surface, where the study has one and any cell of it finished."""
+    has_one = any(entry.get("kind") == "surface" for entry in meta.get("plots") or ())
+    return read_surface(meta, "this folder") if has_one and any(arm["final"] for arm in meta["arms"]) else None
 
 
 def _arm(entry: Mapping[str, Any]) -> Arm:

@@ -24,6 +24,14 @@ from softlabel.report._palette import MARKS, Palette
 from softlabel.report._panels import panels
 from softlabel.report._pictures import Sheet, contact_sheet, picture
 from softlabel.report._study import Study, read_study
+from softlabel.report._surface import (
+    SurfaceFacts,
+    cells_figure,
+    contour_figure,
+    contour_keys,
+    surface_facts,
+    surface_keys,
+)
 from softlabel.report._tables import result_row, verdict_row
 
 _PLOT_CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
@@ -91,6 +99,17 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SurfaceView:
+    """The scaling surface as shown."""
+
+    facts: SurfaceFacts
+    keys: Sequence[GridKey]
+    cells: Markup
+    contour_keys: Sequence[GridKey]
+    contours: Sequence[tuple[str, Markup]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinualView:
     """The continual part as shown."""
 
@@ -129,6 +148,7 @@ def render(study: Study) -> str:
             keys=palette.keys,
             panels=panels(facts, palette, _plot),
             continual=_continual(facts, palette),
+            surface=_surface(facts),
             marks=[(MARKS[position % len(MARKS)], group.title) for position, group in enumerate(groups)],
             accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
             curves=_curves(study, groups, palette),
@@ -190,6 +210,24 @@ def _continual(facts: StudyFacts, palette: Palette) -> ContinualView | None:
         keys=continual_keys(continual, palette),
         rows=continual_rows(continual),
         plot=_plot("continual", continual_figure(facts, continual, palette)),
+    )
+
+
+def _surface(facts: StudyFacts) -> SurfaceView | None:
+    if facts.surface is None:
+        return None
+    found = surface_facts(facts.surface)
+    contours = []
+    for epoch in facts.surface.experts:
+        figure = contour_figure(found, epoch)
+        if figure is not None:
+            contours.append((f"Labels of epoch {epoch}", _plot(f"contour-{epoch}", figure)))
+    return SurfaceView(
+        facts=found,
+        keys=surface_keys(found),
+        cells=_plot("surface", cells_figure(found)),
+        contour_keys=contour_keys(found),
+        contours=contours,
     )
 
 

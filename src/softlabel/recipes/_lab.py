@@ -1,0 +1,333 @@
+"""The studies of "A label is worth a thousand images" (NeurIPS 2024) as recipes: `softlabel lab NAME`.
+
+Random real images, one fixed label per image from an early-stopped expert, and a student trained with plain soft
+cross-entropy. The full settings are made for two CPU cores: fewer epochs than the paper's, of experts (constant rate
+0.01, where its CIFAR-10 experts take 0.0005 and many more epochs) and of students (its own form takes 3000).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from softlabel.core import ConfigError, UnknownNameError
+from softlabel.evaluation import Comparison, DataOptions, Labeler, Recipe, SetOptions, TeacherOptions, find_protocol
+from softlabel.training import EXPERT_PROTOCOL
+
+ARCH = "convnet-3:norm=instance"
+EXPERT_EPOCHS, QUICK_EXPERT_EPOCHS = 24, 3
+STUDENT_EPOCHS, QUICK_STUDENT_EPOCHS = 300, 40
+PROTOCOL = "no-distillation-adamw"
+SELECTION = 0.1
+EARLY = 1 / 3  # of the experts' epochs: where studies of one expert stop it
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabSetting:
+    """What every study is made for.
+
+    Attributes:
+        quick: the setting of minutes.
+        classes: of the data.
+        arch: model spec of experts and students.
+        expert_epochs: length of the experts' trajectories; None is the study's.
+        stops: epochs of the trajectory that label, where a study follows it, and the first of them where it takes one
+            expert; None is the study's.
+        ipc: images per class; None is the study's.
+        protocol: how students are trained.
+    """
+
+    quick: bool = False
+    classes: int = 10
+    arch: str = ARCH
+    expert_epochs: int | None = None
+    stops: tuple[int, ...] | None = None
+    ipc: tuple[int, ...] | None = None
+    protocol: str = PROTOCOL
+
+    def __post_init__(self) -> None:
+        for what, some in (("--ipc", self.ipc), ("--stops", self.stops)):
+            if some is not None and (len(set(some)) < len(some) or not some or min(some) < 1):
+                raise ConfigError(f"{what} takes different numbers of 1 or more. Got {', '.join(map(str, some))}.")
+        if self.length < 1:
+            raise ConfigError(f"--expert-epochs must be 1 or more. Got {self.length} instead.")
+        late = [stop for stop in self.stops or () if stop > self.length]
+        if late:
+            raise ConfigError(
+                f"--stops asks for epoch {late[0]}, and the experts are trained for {self.length}. Ask for fewer, or "
+                f"raise --expert-epochs."
+            )
+
+    @property
+    def length(self) -> int:
+        """Epochs of the experts' trajectories."""
+        usual = QUICK_EXPERT_EPOCHS if self.quick else EXPERT_EPOCHS
+        return usual if self.expert_epochs is None else self.expert_epochs
+
+    @property
+    def early(self) -> int:
+        """The epoch of an early-stopped expert."""
+        return self.stops[0] if self.stops else max(1, round(EARLY * self.length))
+
+    @property
+    def along(self) -> tuple[int, ...]:
+        """Epochs along the trajectory, closer together at first."""
+        if self.stops:
+            return self.stops
+        marks = (1, 3) if self.quick else (1, 2, 4, 8, 16)
+        return tuple(sorted({*(mark for mark in marks if mark < self.length), self.length}))
+
+    def ipcs(self, quick: tuple[int, ...], full: tuple[int, ...]) -> tuple[int, ...]:
+        """Images per class: as asked, or the study's quick or full ones."""
+        return self.ipc or (quick if self.quick else full)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Places of a label's entries, from the largest to the last but one."""
+        marks = (1, self.classes - 1) if self.quick else (1, 2, 3, 4, 6, 8, 16, 32, 64, 128)
+        return tuple(sorted({*(mark for mark in marks if 0 < mark < self.classes - 1), self.classes - 1}))
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Numbers of entries kept, up to all."""
+        marks = (1,) if self.quick else (1, 2, 4, 8, 16, 32, 64, 128)
+        return tuple(sorted({*(mark for mark in marks if mark < self.classes), self.classes}))
+
+
+def baseline(setting: LabSetting) -> Recipe:
+    """Hard labels, one soft label per image, labels per view, and GIFT, on the same random images."""
+    return _study(
+        "lab-baseline",
+        "hard labels, one soft label per image, labels per view, and GIFT, on the same random images",
+        "What a soft label is worth on random images",
+        setting,
+        ipcs=setting.ipcs((1, 10), (1, 10, 50)),
+        losses=("ce", "soft_ce", "gift"),
+        labels=("fixed", "online"),
+        epochs=(setting.early,),
+        plots=({"kind": "bars", "title": "Labels on random images", "group": "set", "bar": "loss",
+                "where": {"labels": ["hard", "fixed"]}},
+               {"kind": "bars", "title": "One label per image, or one per view", "group": "set", "bar": "labels",
+                "where": {"loss": "soft_ce"}}),
+    )  # fmt: skip
+
+
+def epochs(setting: LabSetting) -> Recipe:
+    """Which epoch of the expert labels best, by the images per class; chosen on the selection split."""
+    ipcs = setting.ipcs((1, 10), (1, 10, 50))
+    along = setting.along
+    return _study(
+        "lab-epochs",
+        "which epoch of the expert labels best, by the images per class; chosen on the selection split",
+        "When to stop the expert",
+        setting,
+        ipcs=ipcs,
+        losses=("soft_ce",),
+        epochs=along,
+        selection=True,
+        plots=({"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher", "x": _shown(along),
+                "line": "set", "x_title": "epochs that the expert was trained", "log": True},
+               {"kind": "heat", "title": "Epochs and images per class", "rows": "set", "columns": "teacher"}),
+    )  # fmt: skip
+
+
+def temperatures(setting: LabSetting) -> Recipe:
+    """Whether a temperature can mend an over-trained expert."""
+    along = setting.along
+    values = (0.5, 1, 2) if setting.quick else (0.5, 1, 1.5, 2, 4)
+    labels = tuple(f"fixed+temper:temperature={value:g}" for value in values)
+    return _study(
+        "lab-temperatures",
+        "whether a temperature can mend an over-trained expert; chosen on the selection split",
+        "The expert's epoch and its labels' temperature",
+        setting,
+        ipcs=setting.ipcs((10,), (10,)),
+        losses=("soft_ce",),
+        labels=labels,
+        epochs=along,
+        selection=True,
+        plots=({"kind": "heat", "title": "Temperatures and epochs", "rows": "labels", "columns": "teacher"},),
+    )
+
+
+def ensembles(setting: LabSetting) -> Recipe:
+    """How many experts are worth it: mean logits of one, two, three and more."""
+    sizes = (1, 2) if setting.quick else (1, 2, 3)
+    stops = setting.stops or tuple(dict.fromkeys((setting.early, setting.length)))
+    labelers = tuple(
+        Labeler(name=f"{size} to epoch {epoch}", epoch=epoch, seeds=tuple(range(size)))
+        for epoch in stops for size in sizes
+    )  # fmt: skip
+    return _study(
+        "lab-ensembles",
+        "mean logits of one, two or three experts",
+        "How many experts",
+        setting,
+        ipcs=setting.ipcs((10,), (1, 10)),
+        losses=("soft_ce",),
+        labelers=labelers,
+        plots=({"kind": "bars", "title": "Experts", "group": "set", "bar": "teacher"},),
+    )
+
+
+def anatomy(setting: LabSetting) -> Recipe:
+    """What in a label does the work: entries swapped, cut off, levelled, shuffled."""
+    swaps = [f"fixed+swap:rank={rank}" for rank in setting.ranks]
+    keeps = [f"fixed+keep:top={top}" for top in setting.kept]
+    tails = [f"fixed+tail:top={top}" for top in setting.kept[:-1]]
+    others = ["fixed+argmax", "fixed+smooth", "fixed+shuffle"]
+    whole = keeps[-1]  # all entries kept: the label itself, which the others are compared with
+    return _study(
+        "lab-anatomy",
+        "a label's entries swapped, cut off, levelled and shuffled",
+        "What in a label does the work",
+        setting,
+        ipcs=setting.ipcs((10,), (1, 10)),
+        losses=("ce", "soft_ce", "soft_ce_mass"),
+        labels=(whole, *swaps, *keeps[:-1], *tails, *others),
+        epochs=(setting.early,),
+        plots=(
+            {"kind": "epochs", "title": "One entry swapped with the smallest", "axis": "labels", "line": "set",
+             "x": dict(zip(swaps, setting.ranks, strict=True)), "x_title": "place of the entry, 1 the largest",
+             "log": True, "where": {"loss": "soft_ce"}},
+            *({"kind": "epochs", "title": f"The largest entries kept, {told}", "axis": "labels", "line": "set",
+               "x": dict(zip(keeps, setting.kept, strict=True)), "x_title": "entries kept", "log": True,
+               "where": {"loss": loss}}
+              for loss, told in (("soft_ce", "what is left scaled up to 1"), ("soft_ce_mass", "as they are"))),
+            {"kind": "epochs", "title": "The smaller entries levelled", "axis": "labels", "line": "set",
+             "x": dict(zip(tails, setting.kept, strict=False)), "x_title": "entries left as they are", "log": True,
+             "where": {"loss": "soft_ce"}},
+            {"kind": "bars", "title": "Other edits", "group": "set", "bar": "labels",
+             "where": {"labels": ["hard", whole, *others], "loss": ["ce", "soft_ce"]}},
+        ),
+    )  # fmt: skip
+
+
+def images(setting: LabSetting) -> Recipe:
+    """Which real images to take, all with the same expert's labels."""
+    methods: tuple[str, ...] = (
+        *("random", "ce-decile:decile=0", "ce-decile:decile=9", "stratified", "herding", "k-centre"),
+        *("el2n", "el2n:easy=true", "forgetting", "cad-prune"),
+    )
+    if setting.quick:
+        methods = ("random", "ce-decile:decile=0", "ce-decile:decile=9", "el2n:easy=true")
+    ipcs = setting.ipcs((10,), (1, 10))
+    sets = tuple(
+        SetOptions(name=method if len(ipcs) == 1 else f"{method}, IPC {ipc}", method=method, ipc=ipc)
+        for ipc in ipcs for method in methods
+    )  # fmt: skip
+    return _study(
+        "lab-images",
+        "random, easy, hard, typical and spread-out images, all with the same labels",
+        "Which images to take",
+        setting,
+        sets=sets,
+        losses=("ce", "soft_ce"),
+        epochs=(setting.early,),
+        plots=({"kind": "bars", "title": "Images", "group": "set", "bar": "loss"},),
+    )
+
+
+def scaling(setting: LabSetting) -> Recipe:
+    """Accuracy over images per class, entries kept and the expert's epoch; a law is fitted to it."""
+    ipcs = setting.ipcs((1, 2, 5, 10), (1, 2, 5, 10, 20))
+    along = setting.stops or tuple(
+        dict.fromkeys((setting.early, setting.length) if setting.quick else setting.along[1::2])
+    )
+    kept = setting.kept
+    labels = {f"fixed+keep:top={top}": top for top in kept}
+    names = {_random(ipc): ipc for ipc in ipcs}
+    curves = [
+        {"kind": "epochs", "title": f"Labels of epoch {epoch}", "axis": "set", "x": names, "line": "labels",
+         "x_title": "images per class", "log": True, "where": {"teacher": ["none", _name(epoch)]}}
+        for epoch in along
+    ]  # fmt: skip
+    surface = {"kind": "surface", "ipc": names, "epochs": _shown(along), "kept": labels}
+    return _study(
+        "lab-scaling",
+        "accuracy over images per class, entries kept and the expert's epoch, with a fitted law (softlabel lab advise)",
+        "Images or knowledge",
+        setting,
+        ipcs=ipcs,
+        losses=("ce", "soft_ce_mass"),
+        labels=tuple(labels),
+        epochs=along,
+        plots=(surface, *curves),
+    )
+
+
+LAB: dict[str, Callable[[LabSetting], Recipe]] = {
+    "baseline": baseline,
+    "epochs": epochs,
+    "temperatures": temperatures,
+    "ensembles": ensembles,
+    "images": images,
+    "anatomy": anatomy,
+    "scaling": scaling,
+}
+
+
+def find_lab(name: str, setting: LabSetting | None = None, data: DataOptions | None = None) -> Recipe:
+    """The recipe of the label study of that name.
+
+    Args:
+        data: what it is for; None is CIFAR-10. A tenth of its train split is set aside where it says nothing.
+
+    Raises:
+        UnknownNameError: no such study.
+    """
+    if name not in LAB:
+        raise UnknownNameError("label study", name, LAB)
+    recipe = LAB[name](setting or LabSetting())
+    if data is None:
+        return recipe
+    return replace(recipe, data=replace(data, selection=data.selection or SELECTION))
+
+
+def _study(
+    name: str,
+    summary: str,
+    title: str,
+    setting: LabSetting,
+    *,
+    ipcs: tuple[int, ...] = (),
+    sets: tuple[SetOptions, ...] = (),
+    losses: tuple[str, ...],
+    labels: tuple[str, ...] = ("fixed",),
+    epochs: tuple[int, ...] = (),
+    labelers: tuple[Labeler, ...] = (),
+    **settings: Any,
+) -> Recipe:
+    """A study on random images unless `sets` are given; `epochs` of the expert label, unless `labelers` are given."""
+    chosen = labelers or tuple(Labeler(name=_name(epoch), epoch=epoch) for epoch in epochs)
+    length = QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS
+    return Recipe(
+        name=f"{name}-quick" if setting.quick else name,
+        summary=summary,
+        data=DataOptions(spec="cifar10", selection=SELECTION),
+        teacher=TeacherOptions(arch=setting.arch, protocol=EXPERT_PROTOCOL.with_epochs(setting.length)),
+        sets=sets or tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in ipcs),
+        comparison=Comparison(
+            name=f"{name}-quick" if setting.quick else name,
+            title=title,
+            protocol=find_protocol(setting.protocol, epochs=length),
+            students=(setting.arch,),
+            losses=losses,
+            labels=labels,
+            teachers=tuple(labeler.name for labeler in chosen),
+            seeds=(0, 1) if setting.quick else (0, 1, 2),
+            **settings,
+        ),
+        labelers=chosen,
+    )
+
+
+def _random(ipc: int) -> str:
+    return f"random, IPC {ipc}"
+
+
+def _name(epoch: int) -> str:
+    return f"epoch {epoch}"
+
+
+def _shown(along: tuple[int, ...]) -> dict[str, int]:
+    return {_name(epoch): epoch for epoch in along}

@@ -1,0 +1,98 @@
+"""`softlabel lab` on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = ("--quick", "--arch", "convnet-1:width=4", "--expert-epochs", "2", "--epochs", "2", "--seeds", "1")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose experts the tests of this module share."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.mark.parametrize("study", ["baseline", "epochs", "temperatures", "ensembles", "images", "anatomy"])
+def test_a_study_on_somebody_s_pictures(study: str, softlabel: Any, made: Any, small: Any, home: Path) -> None:
+    words = ("lab", study, *TINY, "--data", made.data, "--ipc", "1", "2", *small, "--store", home)
+    said = softlabel(*words)
+    assert said.code == 0, said.err
+    report = Path(said.out.split("report: ")[1].strip())
+    page = report.read_text()
+    assert "No arm of this study belongs in this plot" not in page
+    assert ("What would have been chosen" in page) == (study in ("epochs", "temperatures"))
+    assert ("What would have been chosen" in said.out) == (study in ("epochs", "temperatures"))
+    again = softlabel(*words, "--json")
+    assert {arm["set"] for arm in again.json["arms"]} >= {"random, IPC 1", "random, IPC 2"} or study == "images"
+    assert len(list((home / "teachers").iterdir())) <= 2  # of the ensemble; the first serves all studies
+
+
+@pytest.fixture(scope="module")
+def surface(softlabel: Any, made: Any, small: Any, home: Path) -> dict[str, Any]:
+    said = softlabel("lab", "scaling", *TINY, "--seeds", "2", "--epochs", "20", "--data", made.data, *small,
+                     "--store", home, "--json")  # fmt: skip
+    assert said.code == 0, said.err
+    return dict(said.json)
+
+
+def test_a_surface_and_its_advice(softlabel: Any, surface: dict[str, Any]) -> None:
+    page = Path(surface["report"]).read_text()
+    assert 'id="surface"' in page
+    assert "Left out of the fit and foretold" in page
+    # An accuracy in the middle of the hard labels' line, which rises with images.
+    hard = sorted(arm["final"]["mean"] for arm in surface["arms"] if arm["loss"] == "ce")
+    wanted = 100 * (hard[0] + hard[-1]) / 2
+    said = softlabel("lab", "advise", surface["study"], "--accuracy", wanted, "--json")
+    assert said.code == 0, said.err
+    answers = {one["labels"]: one for one in said.json["advice"]}
+    assert set(answers) == {"hard labels", *(f"top {k} of epoch {e}" for k in (1, 3) for e in (1, 2))}
+    assert any(one["images"] for one in answers.values())
+    for one in answers.values():
+        assert bool(one["images"]) != bool(one["note"])
+        if one["images"]:
+            assert 1 <= one["images"]["value"] <= 10
+    assert said.json["held_out"]["cells"] == 20
+    shown = softlabel("lab", "advise", surface["study"], "--accuracy", wanted)
+    assert "hard labels" in shown.out
+    assert "The law foretells a cell that it has not seen with an error of" in shown.out
+    json.dumps(said.json)
+
+
+@pytest.mark.parametrize("accuracy", ["99.99", "0", "-3", "1e9"])
+def test_advice_is_not_extrapolated(accuracy: str, softlabel: Any, surface: dict[str, Any]) -> None:
+    said = softlabel("lab", "advise", surface["study"], "--accuracy", accuracy)
+    assert said.code == 2
+    assert "extrapolated" in said.error or "between 0 and 100" in said.error
+
+
+def test_advice_from_what_is_no_surface(softlabel: Any, made: Any, small: Any, home: Path, tmp_path: Path) -> None:
+    assert "There is nothing at" in softlabel("lab", "advise", tmp_path / "x", "--accuracy", "50").error
+    assert "Expected an artifact of kind 'study'" in softlabel("lab", "advise", made.teacher, "--accuracy", "50").error
+    words = ("lab", "scaling", *TINY, "--data", made.data, "--ipc", "1", "2", "4", *small, "--store", home, "--json")
+    sparse = softlabel(*words)
+    assert sparse.code == 0, sparse.err
+    assert "too sparse to fit" in Path(sparse.json["report"]).read_text()
+    said = softlabel("lab", "advise", sparse.json["study"], "--accuracy", "50")
+    assert said.code == 2
+    assert "too sparse to fit" in said.error
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], list[str]]] = {
+    "ipc": (("scaling", "--ipc", "1000"), ["IPC 1000 needs 1000 training images in every class"]),
+    "ipc-twice": (("scaling", "--ipc", "1", "1"), ["--ipc takes different numbers"]),
+    "stops": (("epochs", "--stops", "9"), ["--stops asks for epoch 9", "trained for 2"]),
+    "protocol": (("baseline", "--protocol", "gfit"), ["no protocol named 'gfit'"]),
+    "arch": (("baseline", "--arch", "vgg"), ["no model named 'vgg'"]),
+    "cad": (("images", "--no-quick", "--ipc", "1"), ["needs a trajectory of 6 epochs"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str, softlabel: Any, made: Any, small: Any, home: Path) -> None:
+    words, expected = MISTAKES[case]
+    said = softlabel("lab", words[0], *TINY, "--data", made.data, *words[1:], *small, "--store", home)
+    assert said.code == 2, said.err
+    assert all(part in said.error for part in expected), said.error

@@ -1,0 +1,114 @@
+"""The studies of labels as recipes, and choices made on the selection split."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from softlabel.core import ConfigError, UnknownNameError
+from softlabel.evaluation import DataOptions
+from softlabel.evaluation._comparison import arms
+from softlabel.lab import choices
+from softlabel.labels import EDITS, LabelSpec
+from softlabel.recipes import LAB, LabSetting, find_lab
+from softlabel.report._specs import parse_plot
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("classes", [2, 10, 200])
+@pytest.mark.parametrize("name", LAB)
+def test_every_study_is_complete(name: str, classes: int, quick: bool) -> None:
+    recipe = find_lab(name, LabSetting(quick=quick, classes=classes))
+    assert recipe.summary
+    assert len(recipe.comparison.seeds) == (2 if quick else 3)
+    found = arms(recipe.comparison, [options.name for options in recipe.sets], classes)
+    assert len({arm.name for arm in found}) == len(found)
+    for arm in found:
+        for edit in arm.labels.edits:
+            edit.require_classes(classes)
+    # Plots name values that arms have: a place of a curve that no arm can take would stay empty.
+    values = {(axis, value) for arm in found for axis, value in arm.axes.items()}
+    for plot in recipe.comparison.plots:
+        if plot["kind"] == "surface":
+            assert {("set", value) for value in plot["ipc"]} <= values
+            assert {("teacher", value) for value in plot["epochs"]} <= values
+            assert {("labels", value) for value in plot["kept"]} <= values
+            continue
+        parsed = parse_plot(plot)
+        if plot["kind"] == "epochs":
+            assert {(plot["axis"], value) for value in plot["x"]} <= values
+        for axis, allowed in parsed.where.items():
+            assert {(axis, value) for value in allowed} <= values
+
+
+def test_anatomy_makes_every_edit_of_the_paper() -> None:
+    labels = find_lab("anatomy").comparison.labels
+    used = {edit.name for spec in labels for edit in LabelSpec.parse(spec).edits}
+    assert used == set(EDITS) - {"temper", "forget"}
+    assert LabelSpec.parse(labels[0]).spec == "fixed+keep:top=10"  # the label itself: what the others are compared with
+
+
+def test_settings_reach_the_study() -> None:
+    setting = LabSetting(arch="mlp", expert_epochs=12, stops=(2, 12), ipc=(3, 7), protocol="no-distillation")
+    recipe = find_lab("epochs", setting, DataOptions(spec="digits", classes=4))
+    assert [options.ipc for options in recipe.sets] == [3, 7]
+    assert [labeler.epoch for labeler in recipe.labelers] == [2, 12]
+    assert recipe.teacher.protocol.epochs == 12
+    assert recipe.comparison.protocol.optimizer.name == "sgd"
+    assert (recipe.teacher.arch, recipe.comparison.students) == ("mlp", ("mlp",))
+    assert recipe.data == DataOptions(spec="digits", classes=4, selection=0.1)
+    assert find_lab("epochs", data=DataOptions(spec="digits", selection=0.3)).data.selection == 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ipc": (1, 1)}, r"--ipc takes different numbers of 1 or more\. Got 1, 1"),
+        ({"ipc": (0,)}, "--ipc takes different"),
+        ({"stops": (0, 3)}, "--stops takes different"),
+        ({"stops": (3, 30)}, "--stops asks for epoch 30, and the experts are trained for 24"),
+        ({"expert_epochs": 0}, "--expert-epochs must be 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LabSetting(**changes)
+
+
+def test_an_unknown_study() -> None:
+    with pytest.raises(UnknownNameError, match=r"no label study named .anatomie.\. Did you mean .anatomy."):
+        find_lab("anatomie")
+
+
+def test_experts_of_an_ensemble_are_the_single_ones() -> None:
+    """One trajectory per seed serves every study, so that what one trained the others find."""
+    teachers = {replace(find_lab(name).teacher) for name in LAB}
+    assert len(teachers) == 1
+    ensemble = find_lab("ensembles")
+    assert [labeler.seeds for labeler in ensemble.labelers[:3]] == [(0,), (0, 1), (0, 1, 2)]
+
+
+# Choices.
+
+
+def _arm(set_name: str, teacher: str, selection: float | None, final: float | None, loss: str = "soft_ce") -> Any:
+    def score(value: float | None) -> Any:
+        return None if value is None else {"mean": value, "std": 0.01, "low": 0.0, "high": 1.0, "n": 3}
+
+    axes = {"set": set_name, "teacher": teacher, "labels": "fixed", "loss": loss}
+    return {"axes": axes, "selection": score(selection), "final": score(final)}
+
+
+def test_choices_are_made_on_the_selection_split() -> None:
+    found = choices({"arms": [
+        _arm("a", "early", 0.50, 0.45), _arm("a", "late", 0.48, 0.47), _arm("a", "broken", None, None),
+        _arm("a", "none", 0.9, 0.9, loss="ce"),
+        _arm("b", "early", 0.40, 0.40), _arm("b", "late", 0.44, 0.43),
+    ]})  # fmt: skip
+    assert [(one.set, one.chosen[0], one.best[0]) for one in found] == [("a", "early", "late"), ("b", "late", "late")]
+    assert found[0].optimism == pytest.approx(0.02)
+    assert found[1].optimism == 0
+
+
+def test_a_study_without_a_selection_split_has_no_choices() -> None:
+    assert choices({"arms": [_arm("a", "early", None, 0.5), {"final": None}]}) == []
