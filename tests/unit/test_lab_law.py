@@ -121,6 +121,16 @@ def test_advice_is_not_extrapolated(accuracy: float, message: str) -> None:
         advise(fit_laws(surface(line(0.7, 0.5, 0.6))), accuracy)
 
 
+def test_no_law_goes_below_chance() -> None:
+    steep = line(0.9, 2.0, 1.0, ipcs=(1, 2, 4, 8))
+    floored = replace(steep, sizes=tuple(replace(size, accuracy=max(0.1, size.accuracy)) for size in steep.sizes))
+    [law] = fit_laws(surface(floored))
+    assert all(law.accuracy(n).value >= 0.1 for n in (1, 1.5, 8))
+    held = hold_out(surface(floored))
+    assert held is not None
+    assert held.law < 0.5
+
+
 def test_a_law_is_not_asked_beyond_what_was_measured() -> None:
     [law] = fit_laws(surface(line(0.7, 0.5, 0.6)))
     for ipc in (0.5, 51):

@@ -2,7 +2,7 @@
 
 For labels of which K entries of expert epoch e are kept, and n images per class,
 
-    accuracy(n) = A[e, K] - B[e, K] * n ** -beta[e]
+    accuracy(n) = A[e, K] - B[e, K] * n ** -beta[e]        and no less than chance,
 
 the power law with an asymptote that learning curves of deep networks are known to follow (Hestness et al. 2017,
 "Deep Learning Scaling is Predictable, Empirically"). A is what endless images would give with such labels, B what is
@@ -44,6 +44,7 @@ class Law:
 
     Attributes:
         asymptote, missing, beta: A, B and beta.
+        chance: 1 / classes; no law goes below.
         error: standard deviation of what the law leaves unexplained on the expert's lines, as an accuracy.
         draws: (A, B, beta) of fits to surfaces redrawn within their noise: [DRAWS, 3].
     """
@@ -52,6 +53,7 @@ class Law:
     asymptote: float
     missing: float
     beta: float
+    chance: float
     error: float
     draws: Array
 
@@ -64,9 +66,9 @@ class Law:
         first, last = self.line.ipcs[0], self.line.ipcs[-1]
         if not first <= ipc <= last:
             raise ConfigError(f"{ipc:g} images per class lie outside what was measured: {first} to {last}.")
-        drawn = _curve(self.draws, ipc)
+        drawn = _curve(self.draws, ipc, self.chance)
         low, high = np.quantile(drawn, (0.025, 0.975))
-        value = self.asymptote - self.missing * ipc**-self.beta
+        value = max(self.chance, self.asymptote - self.missing * ipc**-self.beta)
         return Prediction(value=value, low=float(low), high=float(high))
 
     def images(self, accuracy: float) -> Prediction | None:
@@ -109,7 +111,7 @@ def fit_laws(surface: Surface, seed: int = 0) -> list[Law]:
         ConfigError: no line has sizes enough; the message says which has how many.
     """
     random = np.random.default_rng(seed)
-    laws = {line: law for lines in _families(surface) for line, law in zip(lines, _fitted(lines, random), strict=True)}
+    laws = {law.line: law for lines in _families(surface) for law in _fitted(lines, 1 / surface.classes, random)}
     if not laws:
         most = max(surface.lines, key=lambda line: len(line.sizes))
         raise ConfigError(
@@ -130,7 +132,7 @@ def hold_out(surface: Surface) -> HeldOut | None:
             for size in line.sizes:
                 rest = replace(line, sizes=tuple(other for other in line.sizes if other is not size))
                 a, b, beta = _shared([*lines[:position], rest, *lines[position + 1 :]])[position]
-                foretold = a - b * size.ipc**-beta
+                foretold = max(1 / surface.classes, a - b * size.ipc**-beta)
                 inside = line.ipcs[0] < size.ipc < line.ipcs[-1]
                 errors.append((foretold - size.accuracy, _neighbour(rest, size.ipc) - size.accuracy, inside))
     if not errors:
@@ -152,7 +154,7 @@ def _families(surface: Surface) -> Iterator[list[Line]]:
             yield long
 
 
-def _fitted(lines: Sequence[Line], random: np.random.Generator) -> list[Law]:
+def _fitted(lines: Sequence[Line], chance: float, random: np.random.Generator) -> list[Law]:
     found = _shared(lines)
     residuals = [
         size.accuracy - (a - b * size.ipc**-beta)
@@ -165,7 +167,7 @@ def _fitted(lines: Sequence[Line], random: np.random.Generator) -> list[Law]:
     scatter = error * np.sqrt(free / random.chisquare(free, DRAWS))
     drawn = np.array([_shared(_redrawn(lines, found, float(noise), random)) for noise in scatter])
     return [
-        Law(line=line, asymptote=a, missing=b, beta=beta, error=error, draws=drawn[:, position])
+        Law(line=line, asymptote=a, missing=b, beta=beta, chance=chance, error=error, draws=drawn[:, position])
         for position, (line, (a, b, beta)) in enumerate(zip(lines, found, strict=True))
     ]
 
@@ -216,8 +218,8 @@ def _line(line: Line, beta: float) -> tuple[float, float, float]:
     return a, b, float(left @ left)
 
 
-def _curve(fits: Array, ipc: float) -> Array:
-    curve: Array = fits[:, 0] - fits[:, 1] * ipc ** -fits[:, 2]
+def _curve(fits: Array, ipc: float, chance: float) -> Array:
+    curve: Array = np.maximum(chance, fits[:, 0] - fits[:, 1] * ipc ** -fits[:, 2])
     return curve
 
 
