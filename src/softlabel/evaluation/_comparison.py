@@ -41,6 +41,9 @@ class Comparison:
         tuning: search every (optimizer, loss)'s learning rate on the selection split, as further arms.
         steps: class-incremental steps with the set as memory; 0 for all classes at once.
         selection: judge every student on the selection split too, for choosing among the arms.
+        keep: which of all these arms there are: those that agree with one of these, each the values allowed on some
+            axes; none: all.
+        per_class: tell every arm's accuracy per class too.
         full_epochs: epochs of the full-data baseline with hard labels; 0 leaves it out.
         full_seeds: seeds of that baseline.
         plots: what the report draws, as plain data (`softlabel.report`).
@@ -58,6 +61,8 @@ class Comparison:
     tuning: Tuning | None = None
     steps: int = 0
     selection: bool = False
+    keep: tuple[Mapping[str, Sequence[str]], ...] = ()
+    per_class: bool = False
     full_epochs: int = 0
     full_seeds: tuple[int, ...] = (0,)
     plots: tuple[Mapping[str, Any], ...] = ()
@@ -192,12 +197,17 @@ def arms(
             axes = {"set": set_name, "teacher": teacher, "labels": _told(labels, comparison) if soft else "hard",
                     "student": student, "optimizer": label, "loss": loss}  # fmt: skip
             protocol = comparison.protocol.with_labels(labels.regime).with_loss(loss)
-            found.append(_arm(comparison, axes, replace(protocol, optimizer=optimizer), labels))
+            if _is_kept(axes, comparison.keep):
+                found.append(_arm(comparison, axes, replace(protocol, optimizer=optimizer), labels))
     if comparison.steps:
         found = [_seen_arm(arm, seen) for arm in found for seen in seen_after(classes, comparison.steps)]
     if comparison.full_epochs:
         found.append(_full_arm(comparison))
     return found
+
+
+def _is_kept(axes: Mapping[str, str], keep: Sequence[Mapping[str, Sequence[str]]]) -> bool:
+    return not keep or any(all(axes[axis] in allowed for axis, allowed in one.items()) for one in keep)
 
 
 def _seen_arm(arm: Arm, seen: int) -> Arm:

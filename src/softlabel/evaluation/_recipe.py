@@ -83,12 +83,17 @@ class Labeler:
 
 @dataclass(frozen=True, kw_only=True)
 class SetOptions:
-    """A family of distilled sets, one drawn per seed of the comparison."""
+    """A family of distilled sets, one drawn per seed of the comparison.
+
+    Attributes:
+        without: classes whose images are taken out of the set that was made.
+    """
 
     name: str
     method: str
     ipc: int
     storage: str = "png"
+    without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -253,6 +258,8 @@ def make_set(
         return path
     key = _set_key(options, data, teachers, seed, execution)
     made = distill(options.method, data, teachers, ipc=options.ipc, seed=seed, execution=execution, progress=progress)
+    if options.without:
+        made = made.without(options.without)
     save_distilled(replace(made, provenance={**made.provenance, "key": key}), path, options.storage)
     return path
 
@@ -298,6 +305,8 @@ def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], se
         # A chosen patch can depend on rounding: precision and device belong to the identity of scored sets.
         "execution": [execution.device, execution.precision] if teachers else [],
     }
+    if options.without:
+        identity["without"] = list(options.without)
     return fingerprint(identity)
 
 

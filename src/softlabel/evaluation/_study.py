@@ -132,7 +132,11 @@ def compare(
         "student": ", ".join(comparison.students),
         "teacher": dict(teacher_facts) if teacher_facts else None,
         "sets": [_set_facts(family, loaded, store) for family in sets],
-        "arms": [_arm(arm, groups[arm], failed, loaded, paths, 1 / len(data.test)) for arm in found],
+        "arms": [
+            _arm(arm, groups[arm], failed, loaded, paths, 1 / len(data.test))
+            | ({"per_class": _per_class(groups[arm])} if comparison.per_class else {})
+            for arm in found
+        ],
         "comparisons": compare_arms(comparison, groups, _sizes(sets, loaded), resolution=1 / len(data.test)),
         "plots": [plain(plot) for plot in comparison.plots],
         "labels_shown": _labels_shown(comparison, sets, loaded, teachers, execution),
@@ -291,6 +295,12 @@ def _arm(
     }
     mine = [{"seed": cell.seed, "error": failure.error} for cell, failure in failed.items() if cell.arm == arm]
     return {**told, "failed": mine} if mine else told
+
+
+def _per_class(group: Sequence[Record]) -> list[float | None]:
+    """Mean accuracy per class over the records; None for a class without test images."""
+    rows = [record["accuracy"]["per_class"] for record in group]
+    return [None if None in column else sum(column) / len(column) for column in zip(*rows, strict=True)]
 
 
 def _accuracy(values: Sequence[float], resolution: float = 0.0) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """What follows from the studies of labels: the scaling surface, its law, and advice."""
 
+from softlabel.lab._absent import Absent, absent
 from softlabel.lab._advise import Advice, advise
 from softlabel.lab._choices import Choice, choices
 from softlabel.lab._law import HeldOut, Law, Prediction, fit_laws, hold_out
@@ -7,6 +8,7 @@ from softlabel.lab._surface import HARD, Line, Size, Surface, front, read_surfac
 
 __all__ = [
     "HARD",
+    "Absent",
     "Advice",
     "Choice",
     "HeldOut",
@@ -15,6 +17,7 @@ __all__ = [
     "Prediction",
     "Size",
     "Surface",
+    "absent",
     "advise",
     "choices",
     "fit_laws",

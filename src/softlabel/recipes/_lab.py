@@ -202,6 +202,31 @@ def anatomy(setting: LabSetting) -> Recipe:
     )  # fmt: skip
 
 
+def zero_shot(setting: LabSetting) -> Recipe:
+    """What a student knows of a class whose images, or whose entries in all other labels, were removed."""
+    step = max(1, setting.classes // (2 if setting.quick else 10))
+    absent = range(0, setting.classes, step)
+    ipc = setting.ipcs((10,), (10,))[0]
+    whole, control = f"fixed+keep:top={setting.classes}", _random(ipc)
+    sets = [SetOptions(name=control, method="random", ipc=ipc)]
+    sets += [SetOptions(name=f"{control}, without class {c}", method="random", ipc=ipc, without=(c,)) for c in absent]
+    entries = {str(c): f"fixed+forget:index={c}" for c in absent}
+    return _study(
+        "lab-zero-shot",
+        "what a student knows of a class whose images, or whose entries in all other labels, were removed",
+        "Knowing a class without its images",
+        setting,
+        sets=tuple(sets),
+        losses=("soft_ce_mass",),
+        labels=(whole, *entries.values()),
+        epochs=(setting.early,),
+        keep=({"labels": (whole,)}, {"set": (control,)}),
+        per_class=True,
+        plots=({"kind": "absent", "set": control, "labels": whole, "entries": entries,
+                "images": {str(c): options.name for c, options in zip(absent, sets[1:], strict=True)}},),
+    )  # fmt: skip
+
+
 def images(setting: LabSetting) -> Recipe:
     """Which real images to take, all with the same expert's labels."""
     methods: tuple[str, ...] = (
@@ -262,6 +287,7 @@ LAB: dict[str, Callable[[LabSetting], Recipe]] = {
     "ensembles": ensembles,
     "images": images,
     "anatomy": anatomy,
+    "zero-shot": zero_shot,
     "scaling": scaling,
 }
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from softlabel.core import DatasetInfo, StoreError
-from softlabel.lab import Choice, Surface, choices, read_surface
+from softlabel.lab import Absent, Choice, Surface, absent, choices, read_surface
 from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
 T = TypeVar("T")
 
 FULL_DATA_NAMES = {"full", "full-data", "full data"}
+LAB_KINDS = ("surface", "absent")
+"""Entries of `plots` that are no plot of arms, but tell what arms stand for in a study of labels."""
 MANY_ARMS = 12
 """Beyond, a grid's page folds the plots that have a row or a line per arm."""
 
@@ -187,6 +189,7 @@ class StudyFacts:
     continual: Continual | None = None
     surface: Surface | None = None
     choices: tuple[Choice, ...] = ()
+    absent: tuple[Absent, ...] = ()
 
     @property
     def is_grid(self) -> bool:
@@ -265,10 +268,11 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         notes=tuple(meta["notes"]),
         environment=dict(meta["environment"]),
         kind=meta.get("kind") or "",
-        plots=tuple(parse_plot(entry) for entry in meta.get("plots") or () if entry.get("kind") != "surface"),
+        plots=tuple(parse_plot(entry) for entry in meta.get("plots") or () if entry.get("kind") not in LAB_KINDS),
         continual=_continual(meta["continual"]) if meta.get("continual") else None,
         surface=_surface(meta),
         choices=tuple(choices(meta)),
+        absent=tuple(absent(meta)),
     )
 
 
