@@ -27,9 +27,24 @@ def test_a_study_on_somebody_s_pictures(study: str, softlabel: Any, made: Any, s
     assert "No arm of this study belongs in this plot" not in page
     assert ("What would have been chosen" in page) == (study in ("epochs", "temperatures"))
     assert ("What would have been chosen" in said.out) == (study in ("epochs", "temperatures"))
+    assert ('id="labels-said"' in page) == (study in ("epochs", "temperatures", "ensembles"))
     again = softlabel(*words, "--json")
     assert {arm["set"] for arm in again.json["arms"]} >= {"random, IPC 1"} or study == "images"
     assert len(list((home / "teachers").iterdir())) <= 2  # of the ensemble; the first serves all studies
+
+
+def test_a_hierarchy_of_one_s_own(softlabel: Any, made: Any, small: Any, home: Path, tmp_path: Path) -> None:
+    words = ("lab", "epochs", *TINY, "--data", made.data, "--ipc", "1", *small, "--store", home)
+    names = softlabel(*words, "--json").json["dataset"]["class_names"]
+    path = tmp_path / "groups.json"
+    path.write_text(json.dumps(dict(zip(names, ("x", "x", "y"), strict=True))))
+    meta = softlabel(*words, "--hierarchy", path, "--json").json
+    assert meta["plots"][0]["groups"] == dict(zip(names, ("x", "x", "y"), strict=True))
+    assert "to classes of<br>the own group, %" in Path(meta["report"]).read_text()
+    path.write_text(json.dumps(dict.fromkeys(names[1:], "x")))
+    said = softlabel(*words, "--hierarchy", path)
+    assert said.code == 2
+    assert f"does not fit the 3 classes of the data: it lacks {names[0]}" in said.error
 
 
 def test_a_class_without_its_images(softlabel: Any, made: Any, small: Any, home: Path) -> None:

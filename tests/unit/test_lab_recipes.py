@@ -34,6 +34,9 @@ def test_every_study_is_complete(name: str, classes: int, quick: bool) -> None:
             assert {("teacher", value) for value in plot["epochs"]} <= values
             assert {("labels", value) for value in plot["kept"]} <= values
             continue
+        if plot["kind"] == "classes":
+            assert {("teacher", value) for value in plot["x"]} <= values
+            continue
         if plot["kind"] == "absent":
             pairs = {(arm.axes["set"], arm.axes["labels"]) for arm in found}
             assert pairs == {

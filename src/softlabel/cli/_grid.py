@@ -9,9 +9,9 @@ import tyro
 from softlabel.cli._options import Data, Machine, Session
 from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.cli._run import show_study
-from softlabel.core import ConfigError
+from softlabel.core import ConfigError, DatasetInfo
 from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe, set_names
-from softlabel.lab import Advice, advise, fit_laws, hold_out, read_surface
+from softlabel.lab import HIERARCHIES, Advice, advise, fit_laws, hold_out, read_hierarchy, read_surface
 from softlabel.recipes import Changes, LabSetting, change, find_lab, find_study
 from softlabel.store import is_complete, load_distilled, read_artifact
 
@@ -118,6 +118,8 @@ class LabStudy:
     """Epochs of the expert that label, instead of the study's."""
     protocol: str = LabSetting.protocol
     """How students are trained. See: softlabel ls protocols"""
+    hierarchy: Path | None = None
+    """JSON file {class: group}, to compare with the classes that labels mix up. Default: the data's, where known."""
     data: Data = field(default_factory=Data)
     running: Running = field(default_factory=Running)
     machine: Machine = field(default_factory=Machine)
@@ -126,9 +128,11 @@ class LabStudy:
         data = find_lab(self.study).data if self.data.data is None else self.data.options()
         if self.data.data is None:
             data = replace(data, classes=self.data.classes)
+        info = data.load(session.progress).info
         setting = LabSetting(
             quick=self.quick,
-            classes=data.load(session.progress).info.classes,
+            classes=info.classes,
+            groups=self._groups(info),
             arch=self.arch,
             expert_epochs=self.expert_epochs,
             stops=self.stops,
@@ -136,6 +140,12 @@ class LabStudy:
             protocol=self.protocol,
         )
         return self.running.run(find_lab(self.study, setting, data), self.machine, session)
+
+    def _groups(self, info: DatasetInfo) -> dict[str, str] | None:
+        if self.hierarchy is not None:
+            return read_hierarchy(self.hierarchy, info.class_names)
+        known = HIERARCHIES.get(info.name, {})
+        return {name: known[name] for name in info.class_names} if set(info.class_names) <= set(known) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from softlabel.evaluation._comparison import (
     check_inputs,
 )
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
+from softlabel.evaluation._label_facts import label_facts
 from softlabel.evaluation._pairs import compare_arms, main_loss
 from softlabel.evaluation._rates import tune_rates
 from softlabel.evaluation._statistics import summarise_shares
@@ -139,6 +140,7 @@ def compare(
         ],
         "comparisons": compare_arms(comparison, groups, _sizes(sets, loaded), resolution=1 / len(data.test)),
         "plots": [plain(plot) for plot in comparison.plots],
+        "label_facts": label_facts(comparison, data, teachers, execution),
         "labels_shown": _labels_shown(comparison, sets, loaded, teachers, execution),
         "notes": _notes(comparison, data),
         "environment": environment(execution),

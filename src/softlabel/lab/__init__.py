@@ -3,15 +3,18 @@
 from softlabel.lab._absent import Absent, absent
 from softlabel.lab._advise import Advice, advise
 from softlabel.lab._choices import Choice, choices
+from softlabel.lab._classes import HIERARCHIES, Kinship, check_hierarchy, kinship, read_hierarchy
 from softlabel.lab._law import HeldOut, Law, Prediction, fit_laws, hold_out
 from softlabel.lab._surface import HARD, Line, Size, Surface, front, read_surface
 
 __all__ = [
     "HARD",
+    "HIERARCHIES",
     "Absent",
     "Advice",
     "Choice",
     "HeldOut",
+    "Kinship",
     "Law",
     "Line",
     "Prediction",
@@ -19,9 +22,12 @@ __all__ = [
     "Surface",
     "absent",
     "advise",
+    "check_hierarchy",
     "choices",
     "fit_laws",
     "front",
     "hold_out",
+    "kinship",
+    "read_hierarchy",
     "read_surface",
 ]

@@ -5,7 +5,7 @@ cross-entropy. The full settings are made for two CPU cores: fewer epochs than t
 0.01, where its CIFAR-10 experts take 0.0005 and many more epochs) and of students (its own form takes 3000).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class LabSetting:
             expert; None is the study's.
         ipc: images per class; None is the study's.
         protocol: how students are trained.
+        groups: the group of every class, where a hierarchy is known.
     """
 
     quick: bool = False
@@ -43,6 +44,7 @@ class LabSetting:
     stops: tuple[int, ...] | None = None
     ipc: tuple[int, ...] | None = None
     protocol: str = PROTOCOL
+    groups: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for what, some in (("--ipc", self.ipc), ("--stops", self.stops)):
@@ -124,7 +126,8 @@ def epochs(setting: LabSetting) -> Recipe:
         losses=("soft_ce",),
         epochs=along,
         selection=True,
-        plots=({"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher", "x": _shown(along),
+        plots=({"kind": "classes", "x": _shown(along), "groups": dict(setting.groups or {})},
+               {"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher", "x": _shown(along),
                 "line": "set", "x_title": "epochs that the expert was trained", "log": True},
                {"kind": "heat", "title": "Epochs and images per class", "rows": "set", "columns": "teacher"}),
     )  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Any, TypeVar
 
 from softlabel.core import DatasetInfo, StoreError
 from softlabel.lab import Absent, Choice, Surface, absent, choices, read_surface
+from softlabel.report._label_facts import LabelFacts, parse_label_facts
 from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
 T = TypeVar("T")
 
 FULL_DATA_NAMES = {"full", "full-data", "full data"}
-LAB_KINDS = ("surface", "absent")
+LAB_KINDS = ("surface", "absent", "classes")
 """Entries of `plots` that are no plot of arms, but tell what arms stand for in a study of labels."""
 MANY_ARMS = 12
 """Beyond, a grid's page folds the plots that have a row or a line per arm."""
@@ -190,6 +191,7 @@ class StudyFacts:
     surface: Surface | None = None
     choices: tuple[Choice, ...] = ()
     absent: tuple[Absent, ...] = ()
+    label_facts: tuple[LabelFacts, ...] = ()
 
     @property
     def is_grid(self) -> bool:
@@ -273,6 +275,7 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         surface=_surface(meta),
         choices=tuple(choices(meta)),
         absent=tuple(absent(meta)),
+        label_facts=parse_label_facts(meta),
     )
 
 

@@ -15,11 +15,13 @@ from plotly.offline import get_plotlyjs
 from softlabel.core import DistilledSet, fingerprint, plain
 from softlabel.report import _plots as plots
 from softlabel.report import _text as text
+from softlabel.report._classes import classes_figure, entropy_figure
 from softlabel.report._continual import ContinualRow, continual_figure, continual_keys, continual_rows
 from softlabel.report._facts import Arm, LabelShown, SetFacts, StudyFacts
 from softlabel.report._figure import Figure
 from softlabel.report._grid_plots import GridKey
 from softlabel.report._headline import best_arm, finding, headline_of, tally
+from softlabel.report._label_facts import LabelFacts
 from softlabel.report._palette import MARKS, Palette
 from softlabel.report._panels import panels
 from softlabel.report._pictures import Sheet, contact_sheet, picture
@@ -99,6 +101,15 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelsView:
+    """What the teachers' labels say, as shown; `kin` is whether a class hierarchy is known."""
+
+    facts: Sequence[LabelFacts]
+    kin: bool
+    plots: Sequence[tuple[str, Markup]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SurfaceView:
     """The scaling surface as shown."""
 
@@ -149,6 +160,7 @@ def render(study: Study) -> str:
             panels=panels(facts, palette, _plot),
             continual=_continual(facts, palette),
             surface=_surface(facts),
+            labels_said=_labels_said(facts),
             marks=[(MARKS[position % len(MARKS)], group.title) for position, group in enumerate(groups)],
             accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
             curves=_curves(study, groups, palette),
@@ -211,6 +223,21 @@ def _continual(facts: StudyFacts, palette: Palette) -> ContinualView | None:
         rows=continual_rows(continual),
         plot=_plot("continual", continual_figure(facts, continual, palette)),
     )
+
+
+def _labels_said(facts: StudyFacts) -> LabelsView | None:
+    said = facts.label_facts
+    if not said:
+        return None
+    shown = []
+    if sum(one.epoch is not None for one in said) > 1:
+        shown.append(("How unsure the labels are", _plot("entropy", entropy_figure(said))))
+    # The first of a trajectory knows little, the last hardly mixes anything up: the middle shows most.
+    middle = said[(len(said) - 1) // 2]
+    if middle.classes:
+        figure = classes_figure(middle, facts.info.class_names)
+        shown.append((f"Where the labels of {middle.name} go but to the own class", _plot("classes", figure)))
+    return LabelsView(facts=said, kin=any(one.kinship for one in said), plots=shown)
 
 
 def _surface(facts: StudyFacts) -> SurfaceView | None:
