@@ -195,6 +195,7 @@ StudyOfLabels = (
     | Annotated[LabStudy, _named("ensembles")]
     | Annotated[LabStudy, _named("images")]
     | Annotated[LabStudy, _named("anatomy")]
+    | Annotated[LabStudy, _named("learned")]
     | Annotated[LabStudy, _named("zero-shot")]
     | Annotated[LabStudy, _named("scaling")]
 )

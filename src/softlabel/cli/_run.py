@@ -118,7 +118,8 @@ class Evaluate:
         families = [SetPaths(names[path], tuple((seed, paths[path]) for seed in comparison.seeds)) for path in given]
         sizes = {names[path]: len(distilled) for path, distilled in given.items()}
         folder = self._labels_folder()
-        stored = {} if folder is None else {names[self.sets[0]]: load_labels(folder, given[self.sets[0]])}
+        labels = None if folder is None else load_labels(folder, given[self.sets[0]])
+        stored = {} if labels is None else {(names[self.sets[0]], seed): labels for seed in comparison.seeds}
         self._check_stored(stored.values(), group)
         random = self._random(given.values(), set(names.values()), labelled=bool(group or not stored))
         for position, options in enumerate(random):

@@ -1,6 +1,6 @@
 """What is compared: sets x teachers x students x optimizers x losses x seeds, and the checks before work."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -15,13 +15,16 @@ from softlabel.losses import Loss
 from softlabel.models import check_model
 from softlabel.training import Execution, Optimizer, Protocol, Schedule, Teacher, check_teacher
 
+OWN_LABELS = "own labels"
+"""On the axis of teachers: labels that no teacher made."""
+
 AXES = ("set", "teacher", "labels", "student", "optimizer", "loss")
 
 Teachers = Mapping[str, Sequence[Teacher]]
 """Labelling teachers by name; several under one name are an ensemble."""
 
-Stored = Mapping[str, LabelSource]
-"""Labels that are kept beside a set, by the name of its family."""
+Stored = Mapping[tuple[str, int], LabelSource]
+"""Labels that are kept beside a set, by the name of its family and the seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +180,13 @@ def arms(
     set_names: Sequence[str],
     classes: int,
     tuned: Mapping[tuple[str, str, str, str], Optimizer] | None = None,
+    own: Collection[str] = (),
 ) -> list[Arm]:
     """Every arm, baselines last.
 
     Args:
         classes: of the data.
+        own: families with labels that no teacher made (`own_labels`).
         tuned: optimizers with a searched learning rate, by (set, student, optimizer, loss); each adds an arm.
     """
     found = []
@@ -192,7 +197,8 @@ def arms(
         if tuned and (set_name, student, spec, loss) in tuned:
             settings.append((f"{spec} (tuned)", tuned[set_name, student, spec, loss]))
         soft = Loss.parse(loss).needs_teacher
-        labelled = list(product(comparison.teachers, comparison.label_specs)) if soft else [("none", LabelSpec())]
+        teachers = (OWN_LABELS,) if set_name in own else comparison.teachers
+        labelled = list(product(teachers, comparison.label_specs)) if soft else [("none", LabelSpec())]
         for (teacher, labels), (label, optimizer) in product(labelled, settings):
             axes = {"set": set_name, "teacher": teacher, "labels": _told(labels, comparison) if soft else "hard",
                     "student": student, "optimizer": label, "loss": loss}  # fmt: skip
@@ -204,6 +210,11 @@ def arms(
     if comparison.full_epochs:
         found.append(_full_arm(comparison))
     return found
+
+
+def own_labels(stored: Stored) -> set[str]:
+    """The families whose stored labels no teacher made: they were learned."""
+    return {name for (name, _), source in stored.items() if not getattr(source, "teachers", ())}
 
 
 def _is_kept(axes: Mapping[str, str], keep: Sequence[Mapping[str, Sequence[str]]]) -> bool:
@@ -301,7 +312,7 @@ def check_inputs(
     names = [paths.name for paths in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
-    unlabelled = set(names) - set(stored or {})
+    unlabelled = set(names) - {name for name, _ in stored or {}}
     if comparison.soft_losses and unlabelled and not all(teachers.get(name) for name in comparison.teachers):
         raise ConfigError(
             f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
@@ -319,14 +330,13 @@ def check_inputs(
 
 
 def arm_labels(
-    arm: Arm, teachers: Teachers, stored: Stored, distilled: DistilledSet, execution: Execution
+    arm: Arm, seed: int, teachers: Teachers, stored: Stored, distilled: DistilledSet, execution: Execution
 ) -> LabelSource:
     """The labels of an arm: hard ones when its loss looks at no teacher, those stored for its set, or its teacher's."""
     if not arm.protocol.loss.needs_teacher:
         return HardLabels()
-    if arm.set_name in stored:
-        source = stored[arm.set_name]
-    else:
+    source = stored.get((arm.set_name, seed))
+    if source is None:
         group = teachers.get(arm.teacher, ())
         source = make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)
     return edited_labels(source, arm.labels.edits, distilled.targets, distilled.info.classes)

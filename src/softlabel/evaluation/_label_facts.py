@@ -1,12 +1,14 @@
 """What the labels of a comparison's teachers say of real images: how sure they are, and which classes they mix up."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from softlabel.core import Dataset
 from softlabel.distill import distill
-from softlabel.evaluation._comparison import Comparison, Teachers
-from softlabel.labels import entropy, fixed_labels
-from softlabel.training import Execution
+from softlabel.evaluation._comparison import Comparison, SetPaths, Teachers
+from softlabel.labels import FixedLabels, entropy, fixed_labels, jensen_shannon
+from softlabel.store import load_distilled
+from softlabel.training import Execution, Teacher
 
 IMAGES = 1000
 """Train images that are looked at, the same number of each class."""
@@ -47,3 +49,18 @@ def label_facts(
             fact["classes"] = [[round(value, 6) for value in row] for row in rows.tolist()]
         found.append(fact)
     return found
+
+
+def label_distance(
+    learned: Sequence[FixedLabels], teachers: Sequence[Teacher], family: SetPaths, execution: Execution
+) -> float:
+    """Mean Jensen-Shannon distance, in 0..1, of learned labels from those of teachers on the same images.
+
+    Args:
+        learned: per seed of `family`.
+    """
+    total = 0.0
+    for own, (_, path) in zip(learned, family.by_seed, strict=True):
+        given = fixed_labels(teachers, load_distilled(path), execution)
+        total += float(jensen_shannon(own.table.softmax(dim=-1), given.table.softmax(dim=-1)).mean())
+    return total / len(learned)

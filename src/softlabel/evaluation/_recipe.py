@@ -1,19 +1,31 @@
 """A whole story as one configuration: data, teacher, sets, comparison; and the runner that tells it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from softlabel.core import ConfigError, Dataset, Progress, Silent, build_config, fingerprint, plain
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DistilledSet,
+    Progress,
+    Silent,
+    build_config,
+    fingerprint,
+    plain,
+)
 from softlabel.data import load_dataset
 from softlabel.distill import check_images, check_method, distill, find_method
 from softlabel.evaluation._comparison import Comparison, SetPaths, check_data
 from softlabel.evaluation._given import keep_given, read_given
+from softlabel.evaluation._label_facts import label_distance
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
+from softlabel.labels import FixedLabels, Learning, learn_labels, load_labels, save_labels
 from softlabel.models import check_model
 from softlabel.store import (
+    FileCheckpoint,
     Store,
     check_storage,
     is_complete,
@@ -32,6 +44,9 @@ from softlabel.training import (
     resolve_stack,
     train_teacher,
 )
+
+LEARNED_REVISION = 1
+"""Part of the identity of learned labels: raised when a release learns other ones from the same settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +126,25 @@ class GivenSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedSet:
+    """A family with the images of another one and labels that were learned for them, per seed.
+
+    Attributes:
+        of: the name of the family whose images they are.
+    """
+
+    name: str
+    of: str
+    learning: Learning
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A complete, typed configuration of a story from real data to a report.
 
     Attributes:
         given: sets from disk, each the same for all seeds, beside those that are made.
+        learned: families that share the images of one of `sets` and have learned labels.
         labelers: who labels, by the names in `comparison.teachers`. Sets are always made with the story's teacher.
     """
 
@@ -127,6 +156,7 @@ class Recipe:
     comparison: Comparison
     labelers: tuple[Labeler, ...] = (Labeler(),)
     given: tuple[GivenSet, ...] = ()
+    learned: tuple[LearnedSet, ...] = ()
 
     def __post_init__(self) -> None:
         missing = set(self.comparison.teachers) - {labeler.name for labeler in self.labelers}
@@ -136,6 +166,10 @@ class Recipe:
         if late:
             raise ConfigError(f"The labeler {late[0].name!r} is of an epoch that the teacher never reaches.")
         names = [options.name for options in self.sets] + [given.name for given in self.given]
+        names += [one.name for one in self.learned]
+        strange = [one.of for one in self.learned if one.of not in {options.name for options in self.sets}]
+        if strange:
+            raise ConfigError(f"Labels are to be learned for the set {strange[0]!r}, which the recipe does not make.")
         if len(set(names)) < len(names):
             raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
 
@@ -209,6 +243,9 @@ def run_recipe(
             for seed in recipe.comparison.seeds
         )
         sets.append(SetPaths(options.name, tuple(made)))
+    learned = _learned(recipe, sets, data, store, execution, progress)
+    distances = _distances(recipe, sets, learned, labelers, execution)
+    sets += [SetPaths(one.name, _family(sets, one.of).by_seed) for one in recipe.learned]
     sets += [SetPaths(name, tuple((seed, path) for seed in recipe.comparison.seeds)) for name, path in given]
     return compare(
         recipe.comparison,
@@ -219,6 +256,8 @@ def run_recipe(
         execution=execution,
         command=command,
         teacher_facts=teacher_facts([path], [teacher], store),
+        stored=learned,
+        facts={"label_distances": distances} if distances else None,
         executor=executor,
         stack=stack,
         stack_size=stack_size,
@@ -228,10 +267,73 @@ def run_recipe(
     )
 
 
+def keep_learned(
+    learning: Learning,
+    images: DistilledSet,
+    data: Dataset,
+    seed: int,
+    store: Store,
+    execution: Execution,
+    progress: Progress | None = None,
+) -> Path:
+    """The artifact of labels learned for `images`; equal ones that are finished are found, interrupted ones go on."""
+    identity = [plain(learning), images.digest, data.train.digest, seed, execution.device]
+    key = fingerprint("learned labels", LEARNED_REVISION, identity)
+    path = store.labels(f"{data.info.name}-learned", key)
+    if not is_complete(path):
+        checkpoint = FileCheckpoint(store.student(key))
+        labels = learn_labels(
+            images, data, learning, seed=seed, execution=execution, checkpoint=checkpoint, progress=progress
+        )
+        save_labels(labels, images, path)
+        checkpoint.clear()
+    return path
+
+
 def set_teachers(method: str, path: Path) -> list[Teacher]:
     """The teachers that a method looks at, of the teacher kept at `path`: its last epoch, or its trajectory."""
     found, _ = find_method(method)
     return load_trajectory(path) if found.teacher == "trajectory" else [load_teacher(path)]
+
+
+def _family(sets: Sequence[SetPaths], name: str) -> SetPaths:
+    return next(family for family in sets if family.name == name)
+
+
+def _learned(
+    recipe: Recipe,
+    sets: Sequence[SetPaths],
+    data: Dataset,
+    store: Store,
+    execution: Execution,
+    progress: Progress,
+) -> dict[tuple[str, int], FixedLabels]:
+    """Labels learned for the recipe's families, by family and seed."""
+    found = {}
+    for one in recipe.learned:
+        for seed, where in _family(sets, one.of).by_seed:
+            images = load_distilled(where)
+            kept = keep_learned(one.learning, images, data, seed, store, execution, progress)
+            found[one.name, seed] = load_labels(kept, images)
+    return found
+
+
+def _distances(
+    recipe: Recipe,
+    sets: Sequence[SetPaths],
+    learned: Mapping[tuple[str, int], FixedLabels],
+    labelers: Mapping[str, Sequence[Teacher]],
+    execution: Execution,
+) -> dict[str, dict[str, float]]:
+    """How far learned labels are from those of every teacher on the same images."""
+    found = {}
+    for one in recipe.learned:
+        family = _family(sets, one.of)
+        own = [learned[one.name, seed] for seed, _ in family.by_seed]
+        found[one.name] = {
+            name: label_distance(own, labelers[name], family, execution) for name in recipe.comparison.teachers
+        }
+    return found
 
 
 def make_set(

@@ -30,6 +30,7 @@ from softlabel.evaluation._comparison import (
     arms,
     cells,
     check_inputs,
+    own_labels,
 )
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
 from softlabel.evaluation._label_facts import label_facts
@@ -67,6 +68,7 @@ def compare(
     command: str,
     teacher_facts: Mapping[str, Any] | None = None,
     stored: Stored | None = None,
+    facts: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     stack: str = "auto",
     stack_size: int = STACK_SIZE,
@@ -81,7 +83,8 @@ def compare(
         sets: the distilled sets, by name.
         command: what a person types to get this study again.
         teacher_facts: JSON-ready facts about the teacher for the report.
-        stored: labels kept beside sets, by the name of the family; no teacher labels these.
+        stored: labels kept beside sets, by the name of the family and the seed; no teacher labels these.
+        facts: more to keep in the study's manifest, JSON-ready.
         executor: who trains; this process by default.
         stack, stack_size: how students on the same views are run, and how many at most together.
         retry: train cells again that failed before.
@@ -113,7 +116,8 @@ def compare(
     )
     paths = {(family.name, seed): path for family in sets for seed, path in family.by_seed}
     tuned, tried = tune_rates(comparison, bench, sets, executor, stack_size, progress)
-    plan = cells(comparison, arms(comparison, [family.name for family in sets], data.info.classes, tuned))
+    names = [family.name for family in sets]
+    plan = cells(comparison, arms(comparison, names, data.info.classes, tuned, own_labels(bench.stored)))
     progress.start(f"{comparison.name}: students", len(plan))
     outcomes = _carry_out(plan, paths, executor, bench, stack_size, progress)
     progress.finish()
@@ -145,6 +149,7 @@ def compare(
         "notes": _notes(comparison, data),
         "environment": environment(execution),
     }
+    meta |= facts or {}
     if comparison.tuning is not None:
         meta["tuning"] = tried
     if comparison.steps:

@@ -49,7 +49,7 @@ class Bench:
     """All that a unit needs besides itself.
 
     Attributes:
-        stored: labels kept beside sets, by family.
+        stored: labels kept beside sets, by family and seed.
         retry: train cells again that failed before.
         stack: see `softlabel.training.STACKS`.
     """
@@ -120,7 +120,8 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
         arm = cell.arm
         name = (arm.protocol.labels, arm.teacher, arm.labels) if arm.protocol.loss.needs_teacher else ("hard", "", None)
         if name not in sources:
-            made = arm_labels(arm, bench.teachers, bench.stored, replace(distilled, info=whole.info), bench.execution)
+            named = replace(distilled, info=whole.info)
+            made = arm_labels(arm, cell.seed, bench.teachers, bench.stored, named, bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
         jobs[cell] = Job(
             protocol=arm.protocol, student=arm.student, labels=sources[name], arm=arm.name, selection=arm.selection

@@ -1,7 +1,8 @@
 """Where soft labels come from, and what they cost to keep."""
 
-from softlabel.labels._edits import EDITS, Edit, EditedLabels, edited_labels, entropy
+from softlabel.labels._edits import EDITS, Edit, EditedLabels, edited_labels, entropy, jensen_shannon
 from softlabel.labels._files import load_labels, save_labels
+from softlabel.labels._learned import Learning, learn_labels
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
 from softlabel.labels._sources import (
     FixedLabels,
@@ -22,12 +23,15 @@ __all__ = [
     "FixedLabels",
     "HardLabels",
     "LabelSpec",
+    "Learning",
     "OnlineLabels",
     "ReplayedLabels",
     "WrappedLabels",
     "edited_labels",
     "entropy",
     "fixed_labels",
+    "jensen_shannon",
+    "learn_labels",
     "load_labels",
     "make_labels",
     "online_labels",

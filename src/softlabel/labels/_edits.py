@@ -6,6 +6,7 @@ is the loss's choice: `soft_ce` makes up for it, `soft_ce_mass` does not.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -95,6 +96,13 @@ def entropy(probabilities: Tensor) -> Tensor:
     """-sum p log p of every row, in nats: [B]."""
     terms: Tensor = torch.special.entr(probabilities)
     return terms.sum(dim=-1)
+
+
+def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
+    """Jensen-Shannon distance of rows of probabilities [B, C], in 0..1: the root of the divergence in bits, [B]."""
+    middle = (one + other) / 2
+    divergence = entropy(middle) - (entropy(one) + entropy(other)) / 2
+    return (divergence.clamp_min(0) / math.log(2)).sqrt()
 
 
 @dataclass(frozen=True)

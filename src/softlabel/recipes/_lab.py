@@ -10,7 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from softlabel.core import ConfigError, UnknownNameError
-from softlabel.evaluation import Comparison, DataOptions, Labeler, Recipe, SetOptions, TeacherOptions, find_protocol
+from softlabel.evaluation import (
+    Comparison,
+    DataOptions,
+    Labeler,
+    LearnedSet,
+    Recipe,
+    SetOptions,
+    TeacherOptions,
+    find_protocol,
+)
+from softlabel.labels import Learning
 from softlabel.training import EXPERT_PROTOCOL
 
 ARCH = "convnet-3:norm=instance"
@@ -205,6 +215,28 @@ def anatomy(setting: LabSetting) -> Recipe:
     )  # fmt: skip
 
 
+def learned(setting: LabSetting) -> Recipe:
+    """Labels learned through students' training, no expert asked; how far they are from experts' labels."""
+    ipcs = setting.ipcs((1,), (1, 10))
+    along = setting.along
+    learning = Learning(steps=30, horizon=20, window=5) if setting.quick else Learning()
+    families = tuple(LearnedSet(name=f"{_random(ipc)}, learned", of=_random(ipc), learning=learning) for ipc in ipcs)
+    return _study(
+        "lab-learned",
+        "labels learned through students' training, and how far they are from experts' labels",
+        "Labels that no expert made",
+        setting,
+        ipcs=ipcs,
+        losses=("ce", "soft_ce"),
+        epochs=along,
+        learned=families,
+        keep=({"set": tuple(_random(ipc) for ipc in ipcs)}, {"set": tuple(one.name for one in families),
+                                                              "loss": ("soft_ce",)}),
+        plots=({"kind": "classes", "x": _shown(along), "groups": dict(setting.groups or {})},
+               {"kind": "bars", "title": "Learned labels and experts'", "group": "set", "bar": "teacher"}),
+    )  # fmt: skip
+
+
 def zero_shot(setting: LabSetting) -> Recipe:
     """What a student knows of a class whose images, or whose entries in all other labels, were removed."""
     step = max(1, setting.classes // (2 if setting.quick else 10))
@@ -290,6 +322,7 @@ LAB: dict[str, Callable[[LabSetting], Recipe]] = {
     "ensembles": ensembles,
     "images": images,
     "anatomy": anatomy,
+    "learned": learned,
     "zero-shot": zero_shot,
     "scaling": scaling,
 }
@@ -324,6 +357,7 @@ def _study(
     labels: tuple[str, ...] = ("fixed",),
     epochs: tuple[int, ...] = (),
     labelers: tuple[Labeler, ...] = (),
+    learned: tuple[LearnedSet, ...] = (),
     **settings: Any,
 ) -> Recipe:
     """A study on random images unless `sets` are given; `epochs` of the expert label, unless `labelers` are given."""
@@ -347,6 +381,7 @@ def _study(
             **settings,
         ),
         labelers=chosen,
+        learned=learned,
     )
 
 

@@ -15,6 +15,7 @@ class LabelFacts:
         epoch: of the teacher, where the study follows a trajectory.
         classes: mean label per class, [C, C]; empty with many classes.
         kinship: how the classes mixed up agree with a hierarchy; None where none is known.
+        distance: from learned labels on the same images, in 0..1, mean over families; None where none were learned.
     """
 
     name: str
@@ -24,6 +25,7 @@ class LabelFacts:
     epoch: float | None
     classes: Sequence[Sequence[float]]
     kinship: Kinship | None
+    distance: float | None
 
 
 def parse_label_facts(meta: Mapping[str, Any]) -> tuple[LabelFacts, ...]:
@@ -31,6 +33,7 @@ def parse_label_facts(meta: Mapping[str, Any]) -> tuple[LabelFacts, ...]:
     plot: Mapping[str, Any] = next((p for p in meta.get("plots") or () if p.get("kind") == "classes"), {})
     epochs, groups = plot.get("x") or {}, plot.get("groups") or {}
     kinds = [groups[name] for name in meta["dataset"]["class_names"]] if groups else []
+    learned = list((meta.get("label_distances") or {}).values())
     found = []
     for entry in meta.get("label_facts") or ():
         rows = entry.get("classes") or []
@@ -43,6 +46,7 @@ def parse_label_facts(meta: Mapping[str, Any]) -> tuple[LabelFacts, ...]:
                 epoch=epochs.get(entry["name"]),
                 classes=rows,
                 kinship=kinship(rows, kinds) if kinds and rows else None,
+                distance=sum(float(one[entry["name"]]) for one in learned) / len(learned) if learned else None,
             )
         )
     return tuple(found)

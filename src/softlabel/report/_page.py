@@ -102,10 +102,12 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsView:
-    """What the teachers' labels say, as shown; `kin` is whether a class hierarchy is known."""
+    """What the teachers' labels say, as shown; `kin` is whether a class hierarchy is known, `learned` whether labels
+    were learned."""
 
     facts: Sequence[LabelFacts]
     kin: bool
+    learned: bool
     plots: Sequence[tuple[str, Markup]]
 
 
@@ -237,7 +239,9 @@ def _labels_said(facts: StudyFacts) -> LabelsView | None:
     if middle.classes:
         figure = classes_figure(middle, facts.info.class_names)
         shown.append((f"Where the labels of {middle.name} go but to the own class", _plot("classes", figure)))
-    return LabelsView(facts=said, kin=any(one.kinship for one in said), plots=shown)
+    return LabelsView(
+        facts=said, kin=any(one.kinship for one in said), learned=said[0].distance is not None, plots=shown
+    )
 
 
 def _surface(facts: StudyFacts) -> SurfaceView | None:
