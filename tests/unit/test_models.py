@@ -9,6 +9,7 @@ from torch import nn
 
 from softlabel.core import ConfigError, UnknownNameError, stream, tensor_fingerprint
 from softlabel.models import MODELS, ConvNet, ResNet, as_classifier, build_model, check_model
+from softlabel.models._convnet import norm_layer
 
 CIFAR = (3, 32, 32)
 SMALL = [
@@ -130,13 +131,29 @@ def test_group_norm_has_32_groups_or_the_next_smaller_power_of_two(width: int, g
     assert [module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm)] == [groups]
 
 
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_group_norm_is_torch_s_and_keeps_the_memory_format(memory: torch.memory_format) -> None:
+    images = torch.randn(4, 12, 6, 5).contiguous(memory_format=memory).requires_grad_()
+    twin = images.detach().clone().requires_grad_()
+    ours, theirs = norm_layer("instance", 12), nn.GroupNorm(12, 12)
+    out, expected = ours(images), theirs(twin)
+    assert out.is_contiguous(memory_format=memory)
+    torch.testing.assert_close(out, expected)
+    weights = torch.randn(4, 12, 6, 5)
+    (out * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(images.grad, twin.grad)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
 @pytest.mark.parametrize(
     ("norm", "kind"), [("batch", nn.BatchNorm2d), ("instance", nn.GroupNorm), ("group", nn.GroupNorm)]
 )
 def test_every_block_has_its_norm(norm: str, kind: type[nn.Module]) -> None:
     model = build_model(f"convnet-3:width=48,norm={norm}", image_shape=CIFAR, classes=2, seed=0)
     norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))]
-    assert [type(module) for module in norms] == [kind] * 3
+    assert len(norms) == 3
+    assert all(isinstance(module, kind) for module in norms)
     groups = {module.num_groups for module in norms if isinstance(module, nn.GroupNorm)}
     assert groups == {"batch": set(), "instance": {48}, "group": {16}}[norm]
 
