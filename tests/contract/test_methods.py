@@ -56,7 +56,7 @@ def teacher(tiny_data: Dataset) -> Teacher:
 
 def looked_at(spec: str, data: Dataset) -> list[Teacher]:
     """What a method looks at: a teacher, or checkpoints enough for any."""
-    return [untrained(data, seed) for seed in range(6 if find_method(spec)[0].teacher == "trajectory" else 1)]
+    return [untrained(data, seed) for seed in range(10 if find_method(spec)[0].teacher == "trajectory" else 1)]
 
 
 @pytest.fixture(params=EVERY)

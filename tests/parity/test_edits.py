@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softlabel.core import ConfigError, UnknownNameError, stream
+from softlabel.core import ConfigError, DatasetInfo, DistilledSet, UnknownNameError, stream
 from softlabel.labels import EDITS, Edit, EditedLabels, FixedLabels, LabelSpec, edited_labels, entropy
 from softlabel.losses import LOSSES, Loss
 
@@ -18,6 +18,15 @@ NOISE = torch.rand(IMAGES, CLASSES, generator=stream(0, "n"))
 SPECS = ("swap:rank=1", "swap:rank=3", "swap:rank=6", "keep:top=0", "keep:top=1", "keep:top=3", "keep:top=7",
          "tail:top=1", "tail:top=4", "tail:top=7", "temper:temperature=0.5", "temper:temperature=3", "smooth",
          "shuffle", "argmax", "forget:index=2")  # fmt: skip
+
+
+INFO = DatasetInfo(name="toy", class_names=tuple("abcdefg"), channels=1, height=2, width=2, mean=(0.5,), std=(0.5,),
+                   digest="d")  # fmt: skip
+
+
+def images(seed: int = 0, targets: Tensor = TARGET) -> DistilledSet:
+    pixels = torch.zeros(IMAGES, 1, 2, 2, dtype=torch.uint8)
+    return DistilledSet(images=pixels, targets=targets, info=INFO, method="random", ipc=1, seed=seed)
 
 
 def edited(spec: str) -> Tensor:
@@ -105,6 +114,21 @@ def test_swapping_and_shuffling_move_what_they_say() -> None:
     assert not torch.equal(shuffled, PROBABILITIES)
 
 
+def test_entries_that_were_removed_stay_removed() -> None:
+    kept = edited("keep:top=3")
+    hot = Edit.parse("temper:temperature=20")(kept, target=TARGET, noise=NOISE)
+    assert torch.equal(hot == 0, kept == 0)
+    torch.testing.assert_close(hot.sum(dim=-1), torch.ones(IMAGES, dtype=torch.float64))
+
+
+def test_every_set_has_shuffles_of_its_own() -> None:
+    spec = LabelSpec.parse("shuffle").edits
+    tables = [edited_labels(FixedLabels(PROBABILITIES), spec, images(seed)).logits(torch.empty(0), torch.arange(IMAGES))
+              for seed in (0, 0, 1)]  # fmt: skip
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2])
+
+
 def test_the_hardest_and_softest_labels_can_be_smoothed() -> None:
     extreme = torch.stack([F.one_hot(torch.tensor(3), CLASSES).double(), torch.full((CLASSES,), 1 / CLASSES).double()])
     made = Edit.parse("smooth")(extreme, target=torch.tensor([3, 1]), noise=NOISE[:2])
@@ -117,7 +141,7 @@ def test_the_hardest_and_softest_labels_can_be_smoothed() -> None:
 @pytest.mark.parametrize("top", [1, 3, 7])
 def test_cross_entropy_of_mass_m_is_m_times_that_of_the_renormalised_label(top: int) -> None:
     source = FixedLabels(PROBABILITIES, space="probabilities")
-    labels = edited_labels(source, [Edit.parse(f"keep:top={top}")], TARGET, CLASSES)
+    labels = edited_labels(source, [Edit.parse(f"keep:top={top}")], images())
     logged = labels.logits(torch.empty(0), torch.arange(IMAGES))
     assert logged is not None
     student = torch.randn(IMAGES, CLASSES, generator=stream(0, "z"), dtype=torch.float64, requires_grad=True)
@@ -142,7 +166,7 @@ def test_the_largest_entry_alone_is_the_expert_s_class_weighted_by_its_confidenc
 
 def test_edited_labels_are_those_of_their_images() -> None:
     logits = 5 * PROBABILITIES.float().log()
-    source = edited_labels(FixedLabels(logits), LabelSpec.parse("shuffle+keep:top=3").edits, TARGET, CLASSES)
+    source = edited_labels(FixedLabels(logits), LabelSpec.parse("shuffle+keep:top=3").edits, images())
     assert isinstance(source, EditedLabels)
     index = torch.tensor([5, 0, 5, 17])
     made = source.logits(torch.empty(0), index)
@@ -152,15 +176,19 @@ def test_edited_labels_are_those_of_their_images() -> None:
         expected = Edit.parse(spec)(expected, target=TARGET, noise=source.noise)
     torch.testing.assert_close(made.exp(), expected[index], atol=1e-12, rtol=1e-5)
     assert (source.space, source.regime) == ("probabilities", "fixed")
-    assert torch.equal(source.noise, edited_labels(source.source, source.edits, TARGET, CLASSES).noise)  # type: ignore[attr-defined]
+    assert torch.equal(source.noise, edited_labels(source.source, source.edits, images()).noise)  # type: ignore[attr-defined]
 
 
 def test_fingerprints_tell_edits_apart() -> None:
     source = FixedLabels(PROBABILITIES.float())
     names = ["swap", "swap:rank=2", "keep:top=2", "swap+keep:top=2", "keep:top=2+swap"]
-    made = [edited_labels(source, LabelSpec.parse(name).edits, TARGET, CLASSES).fingerprint for name in names]
+    made = [edited_labels(source, LabelSpec.parse(name).edits, images()).fingerprint for name in names]
     assert len({source.fingerprint, *made}) == len(names) + 1
-    assert edited_labels(source, [], TARGET, CLASSES) is source
+    assert edited_labels(source, [], images()) is source
+    # What an edit looks at besides: the classes of the images, and the draws of their set.
+    [swap] = LabelSpec.parse("swap").edits
+    others = [images(seed=1), images(targets=TARGET.flip(0))]
+    assert len({edited_labels(source, [swap], other).fingerprint for other in (images(), *others)}) == 3
     # A default written out is the same edit.
     assert Edit.parse("swap") == Edit.parse("swap:rank=1")
 
@@ -187,7 +215,7 @@ def test_edits_that_do_not_exist(spec: str, message: str) -> None:
 @pytest.mark.parametrize("spec", ["swap:rank=7", "keep:top=8", "tail:top=8", "forget:index=7"])
 def test_entries_that_the_labels_do_not_have(spec: str) -> None:
     with pytest.raises(ConfigError, match="asks for more than labels of 7 classes have"):
-        edited_labels(FixedLabels(PROBABILITIES), [Edit.parse(spec)], TARGET, CLASSES)
+        edited_labels(FixedLabels(PROBABILITIES), [Edit.parse(spec)], images())
 
 
 def test_label_specs() -> None:

@@ -67,8 +67,8 @@ def test_settings_reach_the_study() -> None:
     assert recipe.teacher.protocol.epochs == 12
     assert recipe.comparison.protocol.optimizer.name == "sgd"
     assert (recipe.teacher.arch, recipe.comparison.students) == ("mlp", ("mlp",))
-    assert recipe.data == DataOptions(spec="digits", classes=4, selection=0.1)
-    assert find_lab("epochs", data=DataOptions(spec="digits", selection=0.3)).data.selection == 0.3
+    assert recipe.data == DataOptions(spec="digits", classes=4)
+    assert find_lab("epochs").data.selection == 0.1
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,32 @@ def test_settings_reach_the_study() -> None:
         ({"stops": (0, 3)}, "--stops takes different"),
         ({"stops": (3, 30)}, "--stops asks for epoch 30, and the experts are trained for 24"),
         ({"expert_epochs": 0}, "--expert-epochs must be 1 or more"),
+        ({"classes": 1}, "Labels of one class say nothing"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LabSetting(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("zero-shot", {"ipc": (1, 50)}, "takes one number of images per class"),
+        *((name, {"stops": (2, 5)}, "takes one expert") for name in ("baseline", "anatomy", "images", "zero-shot")),
+        ("epochs", {"protocol": "hard"}, None),
+    ],
+)
+def test_studies_of_one_thing_take_one(name: str, changes: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        assert find_lab(name, LabSetting(**changes)).comparison.labels == ("fixed",)
+        return
+    with pytest.raises(ConfigError, match=message):
+        find_lab(name, LabSetting(**changes))
+
+
+def test_a_surface_of_experts_of_one_epoch() -> None:
+    assert find_lab("scaling", LabSetting(expert_epochs=1)).comparison.teachers == ("epoch 1",)
 
 
 def test_an_unknown_study() -> None:
@@ -111,15 +132,18 @@ def _arm(set_name: str, teacher: str, selection: float | None, final: float | No
 
 
 def test_choices_are_made_on_the_selection_split() -> None:
-    found = choices({"arms": [
+    found = choices({"choosing": True, "arms": [
         _arm("a", "early", 0.50, 0.45), _arm("a", "late", 0.48, 0.47), _arm("a", "broken", None, None),
         _arm("a", "none", 0.9, 0.9, loss="ce"),
         _arm("b", "early", 0.40, 0.40), _arm("b", "late", 0.44, 0.43),
     ]})  # fmt: skip
     assert [(one.set, one.chosen[0], one.best[0]) for one in found] == [("a", "early", "late"), ("b", "late", "late")]
-    assert found[0].optimism == pytest.approx(0.02)
-    assert found[1].optimism == 0
+    assert found[0].difference == pytest.approx(0.02)
+    assert found[1].difference == 0
 
 
 def test_a_study_without_a_selection_split_has_no_choices() -> None:
-    assert choices({"arms": [_arm("a", "early", None, 0.5), {"final": None}]}) == []
+    assert choices({"choosing": False, "arms": [_arm("a", "early", 0.5, 0.5)]}) == []
+    assert choices({"arms": [_arm("a", "early", 0.5, 0.5)]}) == []
+    failed = _arm("a", "early", 0.5, 0.5) | {"failed": [{"seed": 1, "error": "x"}]}
+    assert choices({"choosing": True, "arms": [failed]}) == []

@@ -125,9 +125,7 @@ class LabStudy:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> int | None:
-        data = find_lab(self.study).data if self.data.data is None else self.data.options()
-        if self.data.data is None:
-            data = replace(data, classes=self.data.classes)
+        data = self.data.options(usual=find_lab(self.study).data)
         info = data.load(session.progress).info
         setting = LabSetting(
             quick=self.quick,
@@ -168,7 +166,7 @@ class Advise:
         held = hold_out(surface)
         if self.json:
             told = [{"labels": one.line.name, "epoch": one.line.epoch, "kept": one.line.kept, "images": one.images,
-                     "note": one.note} for one in answers]  # fmt: skip
+                     "reached": one.reached, "note": one.note} for one in answers]  # fmt: skip
             print_json({"dataset": surface.dataset, "accuracy": self.accuracy, "advice": told, "held_out": held})
             return
         rows = [(one.line.name, *_images(one)) for one in answers]
@@ -176,9 +174,10 @@ class Advise:
         print_table(f"For {self.accuracy:g} % on {surface.dataset}", columns, rows, numbers=2)
         if held is not None:
             print(
-                f"The law foretells a cell that it has not seen with an error of {100 * held.law:.1f} points, the next "
-                f"size's accuracy with {100 * held.neighbour:.1f} (root mean square of {held.cells} cells; between "
-                f"others {100 * held.inside[0]:.1f} and {100 * held.inside[1]:.1f})."
+                f"The law foretells cells of a size that it has not seen with an error of {100 * held.law:.1f} points, "
+                f"the next size's accuracy with {100 * held.neighbour:.1f} (root mean square of {held.cells} cells; "
+                f"between others {100 * held.inside[0]:.1f} and {100 * held.inside[1]:.1f}, and "
+                f"{100 * held.inside[2]:.1f} for a straight line)."
             )
 
 

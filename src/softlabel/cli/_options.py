@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -69,25 +69,34 @@ class Data:
     """HEIGHTxWIDTH in pixels: images are resized by their short side and cropped at the centre."""
     channels: int | None = None
     """1 for grey, 3 for colour. Default: as the images are."""
-    selection: float = 0.0
-    """Share of the train split to set aside for choosing things (0 to 0.5)."""
+    selection: float | None = None
+    """Share of the train split to set aside for choosing things (0 to 0.5). Default: none, or the study's."""
     classes: int | None = None
     """Keep only so many classes, the first by index. Default: all."""
 
-    def options(self, known: DatasetInfo | None = None) -> DataOptions:
-        """What to load: as asked, or as the data behind a set or teacher was loaded.
+    def options(self, known: DatasetInfo | None = None, usual: DataOptions | None = None) -> DataOptions:
+        """What to load: as asked, as the data behind a set or teacher was loaded, or a study's own data.
 
         Raises:
             ConfigError: no data is named, or the size cannot be read.
         """
         size = _size(self.image_size)
+        share = usual.selection if usual is not None and self.selection is None else self.selection
         if self.data is not None:
             return DataOptions(
                 spec=self.data,
                 image_size=size,
                 channels=self.channels,
-                selection=self.selection,
+                selection=share or 0.0,
                 classes=self.classes,
+            )
+        if usual is not None:
+            return replace(
+                usual,
+                image_size=size or usual.image_size,
+                channels=self.channels or usual.channels,
+                selection=share or 0.0,
+                classes=self.classes or usual.classes,
             )
         if known is None:
             raise ConfigError("Which data? Name it with --data, for example --data cifar10. See: softlabel ls datasets")
@@ -96,7 +105,7 @@ class Data:
             spec=before.get("spec", known.name),
             image_size=size or (tuple(before["image_size"]) if "image_size" in before else None),
             channels=self.channels or before.get("channels"),
-            selection=self.selection or before.get("selection", 0.0),
+            selection=before.get("selection", 0.0) if share is None else share,
             classes=self.classes or before.get("classes"),
         )
 

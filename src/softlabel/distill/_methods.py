@@ -13,6 +13,7 @@ from softlabel.core import (
     ConfigError,
     Dataset,
     DistilledSet,
+    DistillError,
     Option,
     Progress,
     Silent,
@@ -197,6 +198,24 @@ def check_images(spec: str, data: Dataset, *, ipc: int) -> None:
     method.check(build_config(method.config, options, f"the method {method.name!r}"), data, ipc)
 
 
+def check_trajectory(spec: str, epochs: int) -> None:
+    """Refuse a method that follows a training longer than this one.
+
+    Raises:
+        DistillError: telling how many epochs it needs.
+    """
+    method, options = find_method(spec)
+    if method.teacher != "trajectory":
+        return
+    config: Any = build_config(method.config, options, f"the method {method.name!r}")
+    needed = config.least_epochs
+    if epochs < needed:
+        raise DistillError(
+            f"The method {spec!r} needs a trajectory of {needed} epochs, and there are {epochs}. Train the teacher "
+            f"longer, or choose smaller options."
+        )
+
+
 def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: int) -> tuple[Method, Any]:
     """The method and its configuration, when nothing that can be known before the work speaks against it.
 
@@ -215,6 +234,7 @@ def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: in
     for teacher in teachers if method.teacher != "no" else ():
         check_teacher(teacher, data.info)
     method.check(config, data, ipc)
+    check_trajectory(spec, len(teachers))
     return method, config
 
 

@@ -4,6 +4,7 @@ Scores of one model: its cross-entropy. Scores of a trajectory: EL2N, forgetting
 checkpoints of one training, one per epoch, in their order.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softlabel.core import ConfigError, Dataset, DistillError, Progress
+from softlabel.core import ConfigError, Dataset, Progress
 from softlabel.distill._common import BATCH, Images, class_indices, selected
 from softlabel.training import Execution, Normaliser, Teacher, renormalise
 
@@ -55,6 +56,10 @@ class El2nConfig:
         if self.epochs < 1:
             raise ConfigError(f"The option 'epochs' of the method 'el2n' must be 1 or more. Got {self.epochs}.")
 
+    @property
+    def least_epochs(self) -> int:
+        return self.epochs
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForgettingConfig:
@@ -65,6 +70,10 @@ class ForgettingConfig:
     """
 
     easy: bool = False
+
+    @property
+    def least_epochs(self) -> int:
+        return 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +96,37 @@ class CadConfig:
                 f"{self.window}."
             )
 
+    @property
+    def least_epochs(self) -> int:
+        return self.span + self.window
+
 
 @dataclass(frozen=True)
 class Outlook:
-    """What one model says of the train images: `true` [N], the probability of the true class; `square` [N], the sum
-    of all probabilities' squares; `right` [N], whether the true class is the most likely."""
+    """What one model says of the train images: `true` [N], the probability of the true class; `error` [N], the length
+    of probabilities minus one-hot; `right` [N], whether the true class is the most likely."""
 
     true: Tensor
-    square: Tensor
+    error: Tensor
     right: Tensor
 
 
+_seen: OrderedDict[tuple[str, str, Execution], Outlook] = OrderedDict()
+_MOST_SEEN = 64  # of 12 bytes per image: several methods look at one trajectory
+
+
 def outlook(data: Dataset, teacher: Teacher, execution: Execution) -> Outlook:
-    """The model's outlook on every train image as it is, float32 on the CPU. Images are streamed in batches."""
+    """The model's outlook on every train image as it is, float32 on the CPU; the latest ones are remembered."""
+    key = (data.train.digest, teacher.fingerprint, execution)
+    if key not in _seen:
+        _seen[key] = _look(data, teacher, execution)
+    _seen.move_to_end(key)
+    while len(_seen) > _MOST_SEEN:
+        _seen.popitem(last=False)
+    return _seen[key]
+
+
+def _look(data: Dataset, teacher: Teacher, execution: Execution) -> Outlook:
     normalise = Normaliser(data.info, execution.torch_device)
     teacher = teacher.to(execution.torch_device)
     parts: list[Tensor] = []
@@ -110,9 +137,11 @@ def outlook(data: Dataset, teacher: Teacher, execution: Execution) -> Outlook:
             probabilities = F.softmax(teacher.logits(views), dim=-1).cpu()
             true = probabilities.gather(-1, target[:, None])[:, 0]
             right = (probabilities.argmax(dim=-1) == target).float()
-            parts.append(torch.stack([true, probabilities.square().sum(dim=-1), right]))
-    true, square, right = torch.cat(parts, dim=1)
-    return Outlook(true, square, right > 0)
+            # From the vector itself: sums of squares cancel where the model is sure, which is where ranks are close.
+            error = (probabilities - F.one_hot(target, probabilities.shape[-1])).norm(dim=-1)
+            parts.append(torch.stack([true, error, right]))
+    true, error, right = torch.cat(parts, dim=1)
+    return Outlook(true, error, right > 0)
 
 
 def ce_decile(
@@ -129,7 +158,8 @@ def ce_decile(
 
     The study of "A label is worth a thousand images"; its released code feeds probabilities into a cross-entropy that
     takes a softmax again, and picks the first images of a decile by index. Here the cross-entropy is one, the choice
-    random, and a decile with fewer images than are wanted is widened on the side of the middle.
+    random, and a decile with fewer images than are wanted is widened towards the harder ones, or, at the hard end,
+    towards the easier.
     """
     scores = _scored("ce-decile", data, teachers[:1], execution, progress, lambda seen: -seen[0].true)
     chosen = []
@@ -181,7 +211,7 @@ def el2n(
     early = teachers[: config.epochs]
 
     def score(seen: Sequence[Outlook]) -> Tensor:
-        return torch.stack([error_norm(one) for one in seen]).mean(dim=0)
+        return torch.stack([one.error for one in seen]).mean(dim=0)
 
     scores = _scored("el2n", data, early, execution, progress, score)
     return _largest(data, -scores if config.easy else scores, ipc)
@@ -215,23 +245,13 @@ def cad_prune(
     progress: Progress,
 ) -> Images:
     """The images whose true class's probability still moves at the end of training (Hard Truths, CVPR 2026): with
-    U_k the standard deviation over J epochs from k on, the mean of U_k over the last W such k."""
-    needed = config.span + config.window
-    if len(teachers) < needed:
-        raise DistillError(
-            f"The method 'cad-prune' with span {config.span} and window {config.window} needs a trajectory of {needed} "
-            f"epochs, and there are {len(teachers)}. Train longer, or choose smaller ones."
-        )
-    late = teachers[-needed:]
+    U_k the standard deviation over the J epochs from k on, the mean of U_k over k = K - J - W .. K - J - 1 of K epochs
+    counted from 0. The formula leaves the very last epoch out."""
+    late = teachers[-config.least_epochs :]
     scores = _scored(
         "cad-prune", data, late, execution, progress, lambda seen: spread_late(seen, config.span, config.window)
     )
     return _largest(data, scores, ipc)
-
-
-def error_norm(seen: Outlook) -> Tensor:
-    """|| softmax - onehot ||, [N], from the sum of squares: that of p - y is sum p^2 - 2 p_y + 1."""
-    return (seen.square - 2 * seen.true + 1).clamp_min(0).sqrt()
 
 
 def forgetting_events(seen: Sequence[Outlook]) -> Tensor:

@@ -11,14 +11,11 @@ from softlabel.evaluation._recipe import (
     Labeler,
     LearnedSet,
     Recipe,
-    SetOptions,
     TeacherOptions,
-    make_set,
     run_recipe,
-    set_path,
-    set_teachers,
     teacher_facts,
 )
+from softlabel.evaluation._sets import SetOptions, make_set, set_path, set_teachers
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
 from softlabel.evaluation._students import Job, check_classes, full_data, train_student, train_students
 from softlabel.evaluation._study import compare

@@ -10,7 +10,7 @@ from softlabel.core import ConfigError, Dataset, DistilledSet, LabelSource
 from softlabel.evaluation._continual import seen_after
 from softlabel.evaluation._students import check_classes
 from softlabel.evaluation._tuning import Tuning
-from softlabel.labels import HardLabels, LabelSpec, edited_labels, make_labels
+from softlabel.labels import HardLabels, LabelSpec, make_labels
 from softlabel.losses import Loss
 from softlabel.models import check_model
 from softlabel.training import Execution, Optimizer, Protocol, Schedule, Teacher, check_teacher
@@ -43,7 +43,7 @@ class Comparison:
         seeds: one student per arm and seed.
         tuning: search every (optimizer, loss)'s learning rate on the selection split, as further arms.
         steps: class-incremental steps with the set as memory; 0 for all classes at once.
-        selection: judge every student on the selection split too, for choosing among the arms.
+        selection: choose among the arms on the selection split, which the data must have.
         keep: which of all these arms there are: those that agree with one of these, each the values allowed on some
             axes; none: all.
         per_class: tell every arm's accuracy per class too.
@@ -86,11 +86,18 @@ class Comparison:
                 shown = {"losses": self.losses, "optimizers": self.optimizers, "labels": self.labels}.get(what, given)
                 raise ConfigError(f"{what} must differ. Got {', '.join(map(str, shown))}.")
         self._check_labels()
+        if self.tuning is not None and (self.labels or self.keep):
+            raise ConfigError("Learning rates are searched for the protocol's own labels. Leave the others out.")
+        if self.steps and self.selection:
+            raise ConfigError(
+                "Class-incremental students are not judged on the selection split. Choose one of the two."
+            )
         if self.steps < 0:
             raise ConfigError(f"The number of class-incremental steps must be 1 or more. Got {self.steps} instead.")
 
     def _check_labels(self) -> None:
-        if self.soft_losses and self.protocol.labels == "hard":
+        regimes = [spec.regime or self.protocol.labels for spec in self.label_specs]
+        if self.soft_losses and "hard" in regimes and not any(spec.regime == "hard" for spec in self.label_specs):
             raise ConfigError(
                 f"The losses {', '.join(self.soft_losses)} need soft labels, and the protocol {self.protocol.name!r} "
                 f"has hard ones. Choose --labels online or fixed and give a --teacher, or compare under ce alone."
@@ -100,8 +107,15 @@ class Comparison:
                 raise ConfigError("Hard labels are what the loss ce has. Name it among the losses.")
             if spec.edits and self.steps:
                 raise ConfigError("Edited labels are for all classes at once. Leave the class-incremental steps out.")
-            for loss in self.soft_losses:
-                self.protocol.with_loss(loss).require_space("probabilities" if spec.edits else "logits")
+            for loss in self.soft_losses if spec.edits else ():
+                self.protocol.with_loss(loss).require_space("probabilities")
+
+    def check_spaces(self, families: Collection[str], stored: Mapping[tuple[str, int], LabelSource]) -> None:
+        """Raises ConfigError when a loss cannot use the labels that a family has: logits, but for stored ones."""
+        spaces = {source.space for source in stored.values()}
+        spaces |= {"logits"} if set(families) - {name for name, _ in stored} else set()
+        for spec, loss, space in product(self.label_specs, self.soft_losses, spaces):
+            self.protocol.with_loss(loss).require_space("probabilities" if spec.edits else space)
 
     @property
     def soft_losses(self) -> tuple[str, ...]:
@@ -141,7 +155,6 @@ class Arm:
         labels: what is done with the teacher's labels.
         axes: the value on each of `AXES`.
         seen: how many classes it is trained and judged on; 0 for all.
-        selection: whether its students are judged on the selection split too.
     """
 
     name: str
@@ -152,7 +165,6 @@ class Arm:
     labels: LabelSpec = field(default_factory=LabelSpec)
     axes: Mapping[str, str] = field(default_factory=dict, hash=False)
     seen: int = 0
-    selection: bool = False
     role: str = "arm"
 
 
@@ -240,7 +252,7 @@ def _arm(comparison: Comparison, axes: Mapping[str, str], protocol: Protocol, la
     name = " / ".join(axes[axis] for axis in AXES if varying.get(axis, True))
     return Arm(
         name=name, set_name=axes["set"], protocol=protocol, student=axes["student"], labels=labels, axes=dict(axes),
-        teacher=axes["teacher"] if soft else comparison.teachers[0], selection=comparison.selection,
+        teacher=axes["teacher"] if soft else comparison.teachers[0],
     )  # fmt: skip
 
 
@@ -320,10 +332,7 @@ def check_inputs(
         )
     if stored and comparison.steps:
         raise ConfigError("Stored labels are for all classes at once. Give a teacher for class-incremental steps.")
-    for source in (stored or {}).values():
-        for loss in comparison.losses:
-            edited = any(spec.edits for spec in comparison.label_specs)
-            comparison.protocol.with_loss(loss).require_space("probabilities" if edited else source.space)
+    comparison.check_spaces(names, stored or {})
     for group in teachers.values() if comparison.soft_losses else ():
         for teacher in group:
             check_teacher(teacher, data.info)
@@ -332,11 +341,12 @@ def check_inputs(
 def arm_labels(
     arm: Arm, seed: int, teachers: Teachers, stored: Stored, distilled: DistilledSet, execution: Execution
 ) -> LabelSource:
-    """The labels of an arm: hard ones when its loss looks at no teacher, those stored for its set, or its teacher's."""
+    """The labels of an arm before any edits: hard ones when its loss looks at no teacher, those stored for its set, or
+    its teacher's."""
     if not arm.protocol.loss.needs_teacher:
         return HardLabels()
     source = stored.get((arm.set_name, seed))
-    if source is None:
-        group = teachers.get(arm.teacher, ())
-        source = make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)
-    return edited_labels(source, arm.labels.edits, distilled.targets, distilled.info.classes)
+    if source is not None:
+        return source
+    group = teachers.get(arm.teacher, ())
+    return make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)

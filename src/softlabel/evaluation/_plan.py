@@ -10,7 +10,8 @@ from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_confi
 from softlabel.distill import RdedConfig, check_work, find_method
 from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Stored, Teachers, arms, cells, check_inputs
 from softlabel.evaluation._given import read_given
-from softlabel.evaluation._recipe import Recipe, SetOptions, TeacherOptions, set_path, set_teachers
+from softlabel.evaluation._recipe import Recipe, TeacherOptions
+from softlabel.evaluation._sets import SetOptions, set_path, set_seed, set_teachers
 from softlabel.evaluation._units import Bench, Unit, prepare
 from softlabel.labels import FixedLabels, OnlineLabels, replay_bytes
 from softlabel.losses import Loss
@@ -50,10 +51,11 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
         return set_teachers(options.method, kept) if is_complete(kept) else [teacher]
 
     seeds = recipe.comparison.seeds
-    paths = [
-        SetPaths(o.name, tuple((seed, set_path(o, data, looked_at(o), seed, store, execution)) for seed in seeds))
-        for o in recipe.sets
-    ]
+    paths = []
+    for options in recipe.sets:
+        drawn = ((seed, set_seed(options, seeds, seed)) for seed in seeds)
+        places = ((seed, set_path(options, data, looked_at(options), draw, store, execution)) for seed, draw in drawn)
+        paths.append(SetPaths(options.name, tuple(places)))
     paths += [SetPaths(one.name, tuple((seed, one.path) for seed in seeds)) for one in recipe.given]
     lines = [line]
     for options, family in zip(recipe.sets, paths, strict=False):

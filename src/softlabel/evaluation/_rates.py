@@ -31,7 +31,12 @@ def tune_rates(
         return {}, []
     seed = comparison.tuning.seed
     # A rate that blows up is an answer, not a failure to be tried again.
-    judged = replace(bench, data=replace(bench.data, test=bench.data.selection), retry=False)
+    judged = replace(
+        bench,
+        data=replace(bench.data, test=bench.data.selection, selection=None),
+        stored={(name, seed): source for (name, own), source in bench.stored.items() if own == comparison.seeds[0]},
+        retry=False,
+    )  # fmt: skip
     paths = {(family.name, seed): family.path(comparison.seeds[0]) for family in sets}
     optimizers = {
         (family.name, student, spec, loss): comparison.optimizer(spec)
@@ -52,12 +57,17 @@ def tune_rates(
         return [found[cell] for cell in plan]
 
     tuned = tune(comparison.tuning, optimizers, measure)
+    # Where every rate blew up, nothing was chosen.
+    best = {key: one for key, one in tuned.best.items() if any(seen is not None for seen in tuned.tried[key].values())}
     told = [
-        {**dict(zip(("set", "student", "optimizer", "loss"), key, strict=True)), "chosen": best.lr,
-         "tried": [{"rate": rate, "selection_accuracy": seen} for rate, seen in tuned.tried[key].items()]}
-        for key, best in tuned.best.items()
-    ]  # fmt: skip
-    return tuned.best, told
+        {
+            **dict(zip(("set", "student", "optimizer", "loss"), key, strict=True)),
+            "chosen": best[key].lr if key in best else None,
+            "tried": [{"rate": rate, "selection_accuracy": seen} for rate, seen in tried.items()],
+        }
+        for key, tried in tuned.tried.items()
+    ]
+    return best, told
 
 
 def _cell(comparison: Comparison, key: Key, optimizer: Optimizer, seed: int) -> Cell:

@@ -5,48 +5,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from softlabel.core import (
-    ConfigError,
-    Dataset,
-    DistilledSet,
-    Progress,
-    Silent,
-    build_config,
-    fingerprint,
-    plain,
-)
+from softlabel.core import ConfigError, Dataset, Progress, Silent
 from softlabel.data import load_dataset
-from softlabel.distill import check_images, check_method, distill, find_method
+from softlabel.distill import check_images, check_trajectory
 from softlabel.evaluation._comparison import Comparison, SetPaths, check_data
 from softlabel.evaluation._given import keep_given, read_given
 from softlabel.evaluation._label_facts import label_distance
+from softlabel.evaluation._sets import SetOptions, keep_learned, make_family, set_teachers
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
-from softlabel.labels import FixedLabels, Learning, learn_labels, load_labels, save_labels
+from softlabel.labels import FixedLabels, Learning, load_labels
 from softlabel.models import check_model
-from softlabel.store import (
-    FileCheckpoint,
-    Store,
-    check_storage,
-    is_complete,
-    load_distilled,
-    read_artifact,
-    require_same,
-    save_distilled,
-)
+from softlabel.store import Store, load_distilled, read_artifact
 from softlabel.training import (
     TEACHER_PROTOCOL,
     Execution,
     Protocol,
     Teacher,
     load_teacher,
-    load_trajectory,
     resolve_stack,
     train_teacher,
 )
-
-LEARNED_REVISION = 1
-"""Part of the identity of learned labels: raised when a release learns other ones from the same settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +73,6 @@ class Labeler:
     name: str = "teacher"
     epoch: int | None = None
     seeds: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetOptions:
-    """A family of distilled sets, one drawn per seed of the comparison.
-
-    Attributes:
-        without: classes whose images are taken out of the set that was made.
-    """
-
-    name: str
-    method: str
-    ipc: int
-    storage: str = "png"
-    without: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_method(self.method)
-        if self.ipc < 1:
-            raise ConfigError(f"--ipc must be 1 or more. Got {self.ipc} instead.")
-        check_storage(self.storage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +172,9 @@ def run_recipe(
     resolve_stack(stack, execution)  # whatever is wrong is told before hours of work
     data = recipe.data.load(progress)
     check_data(recipe.comparison, data)
+    recipe.comparison.check_spaces([options.name for options in recipe.sets], {})
     for options in recipe.sets:
+        check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
         check_images(options.method, data, ipc=options.ipc)
     given = [(one.name, keep_given(one.path, read_given(one.path, data.info, progress), store)) for one in recipe.given]
 
@@ -238,11 +198,7 @@ def run_recipe(
     sets = []
     for options in recipe.sets:
         looked_at = set_teachers(options.method, path)
-        made = (
-            (seed, make_set(options, data, looked_at, seed, store, execution, progress=progress))
-            for seed in recipe.comparison.seeds
-        )
-        sets.append(SetPaths(options.name, tuple(made)))
+        sets.append(make_family(options, data, looked_at, recipe.comparison.seeds, store, execution, progress))
     learned = _learned(recipe, sets, data, store, execution, progress)
     distances = _distances(recipe, sets, learned, labelers, execution)
     sets += [SetPaths(one.name, _family(sets, one.of).by_seed) for one in recipe.learned]
@@ -265,35 +221,6 @@ def run_recipe(
         tolerant=tolerant,
         progress=progress,
     )
-
-
-def keep_learned(
-    learning: Learning,
-    images: DistilledSet,
-    data: Dataset,
-    seed: int,
-    store: Store,
-    execution: Execution,
-    progress: Progress | None = None,
-) -> Path:
-    """The artifact of labels learned for `images`; equal ones that are finished are found, interrupted ones go on."""
-    identity = [plain(learning), images.digest, data.train.digest, seed, execution.device]
-    key = fingerprint("learned labels", LEARNED_REVISION, identity)
-    path = store.labels(f"{data.info.name}-learned", key)
-    if not is_complete(path):
-        checkpoint = FileCheckpoint(store.student(key))
-        labels = learn_labels(
-            images, data, learning, seed=seed, execution=execution, checkpoint=checkpoint, progress=progress
-        )
-        save_labels(labels, images, path)
-        checkpoint.clear()
-    return path
-
-
-def set_teachers(method: str, path: Path) -> list[Teacher]:
-    """The teachers that a method looks at, of the teacher kept at `path`: its last epoch, or its trajectory."""
-    found, _ = find_method(method)
-    return load_trajectory(path) if found.teacher == "trajectory" else [load_teacher(path)]
 
 
 def _family(sets: Sequence[SetPaths], name: str) -> SetPaths:
@@ -334,82 +261,6 @@ def _distances(
             name: label_distance(own, labelers[name], family, execution) for name in recipe.comparison.teachers
         }
     return found
-
-
-def make_set(
-    options: SetOptions,
-    data: Dataset,
-    teachers: Sequence[Teacher],
-    seed: int,
-    store: Store,
-    execution: Execution,
-    *,
-    out: Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """Make and keep a distilled set; an equal one that is finished is found.
-
-    Args:
-        out: the artifact's folder; its place in the store by default.
-
-    Raises:
-        StoreError: `out` holds another set.
-    """
-    path = set_path(options, data, teachers, seed, store, execution, out=out)
-    if is_complete(path):
-        return path
-    key = _set_key(options, data, teachers, seed, execution)
-    made = distill(options.method, data, teachers, ipc=options.ipc, seed=seed, execution=execution, progress=progress)
-    if options.without:
-        made = made.without(options.without)
-    save_distilled(replace(made, provenance={**made.provenance, "key": key}), path, options.storage)
-    return path
-
-
-def set_path(
-    options: SetOptions,
-    data: Dataset,
-    teachers: Sequence[Teacher],
-    seed: int,
-    store: Store,
-    execution: Execution,
-    *,
-    out: Path | None = None,
-) -> Path:
-    """Where the set of these options stands, or will stand.
-
-    Raises:
-        StoreError: `out` holds another set.
-    """
-    key = _set_key(options, data, teachers, seed, execution)
-    if out is not None:
-        if is_complete(out):
-            require_same(out, "distilled set", load_distilled(out).provenance.get("key", ""), key)
-        return out
-    return store.distilled(f"{data.info.name}-{options.method}-ipc{options.ipc}-s{seed}", key)
-
-
-def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], seed: int, execution: Execution) -> str:
-    method, given = find_method(options.method)
-    if method.teacher == "no":
-        teachers = ()
-    identity = {
-        "method": method.name,
-        "config": plain(build_config(method.config, given, "the method")),
-        "revision": method.revision,
-        "ipc": options.ipc,
-        "storage": options.storage,
-        "data": data.info.digest,
-        "classes": list(data.info.class_names),
-        "train": data.train.digest,
-        "teachers": [teacher.fingerprint for teacher in teachers],
-        "seed": seed,
-        # A chosen patch can depend on rounding: precision and device belong to the identity of scored sets.
-        "execution": [execution.device, execution.precision] if teachers else [],
-    }
-    if options.without:
-        identity["without"] = list(options.without)
-    return fingerprint(identity)
 
 
 def teacher_facts(paths: Sequence[Path], teachers: Sequence[Teacher], store: Store) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from softlabel.core import (
     plain,
     stream_seed,
 )
-from softlabel.labels import HardLabels, replayed
+from softlabel.labels import HardLabels, read_from, replayed, unedited
 from softlabel.models import build_model, model_facts
 from softlabel.store import FileCheckpoint, Store
 from softlabel.training import (
@@ -50,14 +50,12 @@ class Job:
         student: model spec.
         labels: where soft labels come from; left out when the loss looks at no teacher. Jobs that share one source
             share its logits.
-        selection: judge the student on the selection split too, for choosing among the jobs.
     """
 
     protocol: Protocol
     student: str
     labels: LabelSource
     arm: str = ""
-    selection: bool = False
 
 
 def train_student(
@@ -134,8 +132,10 @@ def train_students(
     with ExitStack() as context:
         sources: dict[int, LabelSource] = {}
         for cell in (cells[position] for position in left):
-            if cell.labels.regime == "online" and id(cell.labels) not in sources:
-                sources[id(cell.labels)] = context.enter_context(_replayed(cell, distilled, seed, execution, store))
+            taught = unedited(cell.labels)  # every edit reads the same replayed logits
+            if taught.regime == "online" and id(taught) not in sources:
+                replay = _replayed(taught, cell.protocol, distilled, seed, execution, store)
+                sources[id(taught)] = context.enter_context(replay)
         at_once = len(left)
         while left:
             now, rest = left[:at_once], left[at_once:]
@@ -165,10 +165,7 @@ class PlannedJob:
         self.labels = job.labels if job.protocol.loss.needs_teacher else HardLabels()
         self.protocol = replace(job.protocol, labels=self.labels.regime)
         self.student, self.arm = job.student, job.arm
-        self.selection = data.selection if job.selection else None
         self.identity = cell_identity(distilled, self.labels, data, self.protocol, job.student, seed, execution)
-        if self.selection is not None:
-            self.identity["selection"] = self.selection.digest
         self.key = fingerprint(self.identity)
         self.facts = {
             "arm": {"name": job.arm, "method": distilled.method, "ipc": distilled.ipc,
@@ -185,19 +182,26 @@ class PlannedJob:
         return None if record is None else {**record, **self.facts}
 
 
-def _replayed(cell: PlannedJob, distilled: DistilledSet, seed: int, execution: Execution, store: Store | None) -> Any:
-    protocol, info = cell.protocol, distilled.info
+def _replayed(
+    labels: LabelSource,
+    protocol: Protocol,
+    distilled: DistilledSet,
+    seed: int,
+    execution: Execution,
+    store: Store | None,
+) -> Any:
+    info = distilled.info
     views = {
         "distilled": distilled.digest,
         "policy": repr(protocol.policy(distilled.factor)),
         "batch": protocol.batch_size(len(distilled), info.classes),
         "seed": seed,
-        "labels": cell.labels.fingerprint,
+        "labels": labels.fingerprint,
         "execution": plain(execution),
         "softlabel": __version__,
     }
     shape = (protocol.total_epochs * len(distilled), info.classes)
-    return replayed(cell.labels, shape=shape, views=views, store=store)
+    return replayed(labels, shape=shape, views=views, store=store)
 
 
 def _train(
@@ -227,7 +231,7 @@ def _train(
         trainees[position] = Trainee(
             model=model,
             protocol=cell.protocol,
-            labels=sources.get(id(cell.labels), cell.labels),
+            labels=read_from(cell.labels, sources.get(id(unedited(cell.labels)))),
             checkpoint=FileCheckpoint(store.student(cell.key)) if store is not None else None,
         )
     histories = _fit(cells, trainees, distilled, data, seed, execution, stack, progress) if trainees else []
@@ -239,9 +243,9 @@ def _train(
             results[position] = history
             continue
         outcome = _outcome(history, execution, len(cells), resolve_stack(stack, execution))
-        if cell.selection is not None:
+        if data.selection is not None:
             model = trainees[position].model
-            outcome["accuracy"]["selection"] = measure_accuracy(model, cell.selection, data.info, execution)
+            outcome["accuracy"]["selection"] = measure_accuracy(model, data.selection, distilled.info, execution)
         record = {"key": cell.key, **cell.facts, "seed": seed, "identity": cell.identity, **outcome}
         if store is not None:
             store.write_record(cell.key, record)

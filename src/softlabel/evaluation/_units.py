@@ -18,7 +18,7 @@ from softlabel.core import (
 from softlabel.evaluation._comparison import Cell, Stored, Teachers, arm_labels
 from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
 from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, train_students
-from softlabel.labels import LabelSpec
+from softlabel.labels import edited_labels
 from softlabel.store import Store, load_distilled
 from softlabel.training import Execution, is_out_of_memory
 
@@ -114,18 +114,17 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
     seen = class_order(data.info.classes, first.seed)[: first.arm.seen]
     if seen:
         data, distilled = seen_data(data, seen), seen_set(whole, seen)
-    sources: dict[tuple[str, str, LabelSpec | None], LabelSource] = {}
+    sources: dict[tuple[str, str], LabelSource] = {}
     jobs = {}
     for cell in unit.cells:
-        arm = cell.arm
-        name = (arm.protocol.labels, arm.teacher, arm.labels) if arm.protocol.loss.needs_teacher else ("hard", "", None)
+        arm, named = cell.arm, replace(distilled, info=whole.info)
+        name = (arm.protocol.labels, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
         if name not in sources:
-            named = replace(distilled, info=whole.info)
             made = arm_labels(arm, cell.seed, bench.teachers, bench.stored, named, bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
-        jobs[cell] = Job(
-            protocol=arm.protocol, student=arm.student, labels=sources[name], arm=arm.name, selection=arm.selection
-        )
+        edits = arm.labels.edits if arm.protocol.loss.needs_teacher else ()
+        labels = edited_labels(sources[name], edits, named)
+        jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=labels, arm=arm.name)
     keys = {cell: PlannedJob(job, distilled, data, cell.seed, bench.execution).key for cell, job in jobs.items()}
     return Prepared(data, distilled, jobs, keys)
 

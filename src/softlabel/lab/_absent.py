@@ -26,7 +26,11 @@ def absent(meta: Mapping[str, Any]) -> list[Absent]:
     plot = next((entry for entry in meta.get("plots") or () if entry.get("kind") == "absent"), None)
     if plot is None:
         return []
-    arms = {(arm["axes"]["set"], arm["axes"]["labels"]): arm for arm in meta["arms"] if arm.get("per_class")}
+    arms = {
+        (arm["axes"]["set"], arm["axes"]["labels"]): arm
+        for arm in meta["arms"]
+        if arm.get("per_class") and not arm.get("failed")
+    }
     names, found = meta["dataset"]["class_names"], []
     for place, set_name in plot["images"].items():
         arms_of = [arms.get(key) for key in (

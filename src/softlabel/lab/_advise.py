@@ -14,12 +14,19 @@ class Advice:
 
     Attributes:
         images: per class, with an interval; None when the sizes measured do not hold the answer.
-        note: why there is none.
+        reached: whether the accuracy is reached within the sizes measured, if only by fewer images than the least.
     """
 
     line: Line
     images: Prediction | None
-    note: str = ""
+    reached: bool
+
+    @property
+    def note(self) -> str:
+        """Why there is no number; empty where there is one."""
+        if self.images is not None:
+            return ""
+        return f"{self.line.ipcs[0]} or fewer" if self.reached else f"not reached with up to {self.line.ipcs[-1]}"
 
 
 def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:
@@ -28,12 +35,13 @@ def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:
     Nothing is extrapolated: where the answer lies outside the sizes measured, the note says on which side.
 
     Raises:
-        ConfigError: no kind of labels holds the answer; the message says what was measured.
+        ConfigError: every kind of labels reaches the accuracy with the least images measured, or none does with the
+            most; the message says what was measured.
     """
     if not 0 < accuracy < 1:
         raise ConfigError(f"The accuracy asked for must lie between 0 and 100 %. Got {100 * accuracy:g} %.")
     found = [_answer(law, accuracy) for law in laws]
-    if all(answer.images is None for answer in found):
+    if all(answer.images is None for answer in found) and len({answer.reached for answer in found}) == 1:
         cells = [(size.accuracy, size.ipc, law.line) for law in laws for size in law.line.sizes]
         worst, best = (f(cells, key=lambda cell: cell[0]) for f in (min, max))
         raise ConfigError(
@@ -41,13 +49,16 @@ def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:
             f"{100 * worst[0]:.1f} % ({worst[2].name}, {worst[1]} per class) to {100 * best[0]:.1f} % ({best[2].name}, "
             f"{best[1]} per class). Ask for an accuracy between, or run softlabel lab scaling with other --ipc."
         )
-    return sorted(found, key=lambda answer: answer.images.value if answer.images else float("inf"))
+    return sorted(found, key=_images)
 
 
 def _answer(law: Law, accuracy: float) -> Advice:
-    images, ipcs = law.images(accuracy), law.line.ipcs
-    if images is not None:
-        return Advice(line=law.line, images=images)
-    enough = law.accuracy(ipcs[0]).value >= accuracy
-    note = f"{ipcs[0]} or fewer" if enough else f"not reached with up to {ipcs[-1]}"
-    return Advice(line=law.line, images=None, note=note)
+    images = law.images(accuracy)
+    reached = images is not None or law.accuracy(law.line.ipcs[0]).value >= accuracy
+    return Advice(line=law.line, images=images, reached=reached)
+
+
+def _images(answer: Advice) -> float:
+    if answer.images is not None:
+        return answer.images.value
+    return float(answer.line.ipcs[0]) if answer.reached else float("inf")

@@ -24,22 +24,25 @@ class Choice:
     best_accuracy: float
 
     @property
-    def optimism(self) -> float:
-        """What choosing on the test split flatters itself by."""
+    def difference(self) -> float:
+        """How much better the choice on the test split looks: what it flatters itself by, and what the selection split
+        missed for being small."""
         return self.best_accuracy - self.accuracy
 
 
 def choices(meta: Mapping[str, Any]) -> list[Choice]:
-    """The choices of a study whose students were judged on the selection split; none for others.
+    """The choices of a study that is made for choosing; none for others.
 
     Of equally good arms the earlier counts. Arms without a teacher, and those that failed, are no candidates.
     """
+    if not meta.get("choosing"):
+        return []
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for arm in meta["arms"]:
         axes = arm.get("axes") or {}
-        if arm.get("selection") and arm["final"] and axes.get("teacher", "none") != "none":
+        if arm.get("selection") and not arm.get("failed") and axes.get("teacher", "none") != "none":
             groups.setdefault((axes["set"], axes["loss"]), []).append(arm)
-    found = []
+    found: list[Choice] = []
     for (set_name, loss), arms in groups.items():
         chosen = max(arms, key=lambda arm: arm["selection"]["mean"])
         best = max(arms, key=lambda arm: arm["final"]["mean"])

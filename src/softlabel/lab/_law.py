@@ -25,6 +25,8 @@ LEAST_SIZES = 4
 """A line with fewer sizes fixes A and B, and says nothing of its law."""
 
 BETAS = (0.02, 4.0)
+SHARED_NOISE = 0.5
+"""How much of the noise's variance lines of one expert are taken to share at a size: between none and all of it."""
 DRAWS = 400
 Array = NDArray[np.float64]
 
@@ -77,6 +79,8 @@ class Law:
         An end of the interval that leaves the sizes measured is None.
         """
         first, last = self.line.ipcs[0], self.line.ipcs[-1]
+        if accuracy <= self.chance:  # nobody needs images for that
+            return None
         value = float(_inverse(np.array([[self.asymptote, self.missing, self.beta]]), accuracy)[0])
         if not first <= value <= last:
             return None
@@ -86,19 +90,22 @@ class Law:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """How well cells are foretold that were left out of the fit, one at a time. Errors are root mean squares.
+    """How well cells are foretold that were left out of the fit. Errors are root mean squares.
+
+    A size is left out of all lines of an expert at once: they share its images, and would tell of each other.
 
     Attributes:
-        law: of the law, refitted without the cell.
+        law: of the law, refitted without the size.
         neighbour: of the naive forecast: the accuracy of the same line's next size, on a logarithmic scale.
-        cells: how many were left out.
-        inside: the same three for cells between others, where nobody has to extrapolate.
+        cells: how many were foretold.
+        inside: of the cells between others, where nobody has to extrapolate: the errors of the law, of the next size,
+            and of a straight line between the two sizes beside, over the logarithm; and how many cells.
     """
 
     law: float
     neighbour: float
     cells: int
-    inside: tuple[float, float, int]
+    inside: tuple[float, float, float, int]
 
 
 def fit_laws(surface: Surface, seed: int = 0) -> list[Law]:
@@ -123,26 +130,29 @@ def fit_laws(surface: Surface, seed: int = 0) -> list[Law]:
 
 
 def hold_out(surface: Surface) -> HeldOut | None:
-    """Leave every cell out once and foretell it; None where no line stays long enough without one."""
-    errors: list[tuple[float, float, bool]] = []
-    for lines in _families(surface):
-        for position, line in enumerate(lines):
-            if len(line.sizes) <= LEAST_SIZES - 1:
-                continue
-            for size in line.sizes:
-                rest = replace(line, sizes=tuple(other for other in line.sizes if other is not size))
-                a, b, beta = _shared([*lines[:position], rest, *lines[position + 1 :]])[position]
-                foretold = max(1 / surface.classes, a - b * size.ipc**-beta)
-                inside = line.ipcs[0] < size.ipc < line.ipcs[-1]
-                errors.append((foretold - size.accuracy, _neighbour(rest, size.ipc) - size.accuracy, inside))
+    """Leave every size out once and foretell its cells; None where no line is long enough to lose one.
+
+    Only lines with one size more than `LEAST_SIZES` take part.
+    """
+    errors: list[tuple[float, float, float | None]] = []
+    for family in _families(surface):
+        lines = [line for line in family if len(line.sizes) > LEAST_SIZES]
+        for ipc in sorted({ipc for line in lines for ipc in line.ipcs}):
+            left = [_without(line, ipc) for line in lines]
+            for line, rest, (a, b, beta) in zip(lines, left, _shared(left), strict=True):
+                for size in (size for size in line.sizes if size.ipc == ipc):
+                    law = max(1 / surface.classes, a - b * ipc**-beta)
+                    between = _interpolated(rest, ipc)
+                    straight = None if between is None else between - size.accuracy
+                    errors.append((law - size.accuracy, _neighbour(rest, ipc) - size.accuracy, straight))
     if not errors:
         return None
-    inner = [error for error in errors if error[2]]
+    inner = [(law, near, straight) for law, near, straight in errors if straight is not None]
     return HeldOut(
         law=_rms([law for law, _, _ in errors]),
         neighbour=_rms([near for _, near, _ in errors]),
         cells=len(errors),
-        inside=(_rms([law for law, _, _ in inner]), _rms([near for _, near, _ in inner]), len(inner)),
+        inside=(*(_rms([error[place] for error in inner]) for place in range(3)), len(inner)),  # type: ignore[arg-type]
     )
 
 
@@ -175,13 +185,20 @@ def _fitted(lines: Sequence[Line], chance: float, random: np.random.Generator) -
 def _redrawn(
     lines: Sequence[Line], found: Sequence[tuple[float, float, float]], error: float, random: np.random.Generator
 ) -> list[Line]:
-    """The law's own lines with noise: what it leaves unexplained, or what the seeds scatter, whichever is larger."""
+    """The law's own lines with noise: what it leaves unexplained, or what the seeds scatter, whichever is larger.
+
+    `SHARED_NOISE` of its variance is the same for all lines at a size, which share images and initialisations there.
+    """
+    common = {ipc: float(random.normal()) for ipc in sorted({ipc for line in lines for ipc in line.ipcs})}
+
+    def drawn(size: Size, law: float) -> float:
+        noise = math.sqrt(SHARED_NOISE) * common[size.ipc] + math.sqrt(1 - SHARED_NOISE) * float(random.normal())
+        return law + noise * max(error, _standard_error(size))
+
     return [
-        replace(line, sizes=tuple(replace(
-            size, accuracy=a - b * size.ipc**-beta + random.normal(0.0, max(error, _standard_error(size)))
-        ) for size in line.sizes))
+        replace(line, sizes=tuple(replace(size, accuracy=drawn(size, a - b * size.ipc**-beta)) for size in line.sizes))
         for line, (a, b, beta) in zip(lines, found, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _standard_error(size: Size) -> float:
@@ -230,6 +247,21 @@ def _inverse(fits: Array, accuracy: float) -> Array:
         found = (fits[:, 1] / gap) ** (1 / fits[:, 2])
     images: Array = np.where(gap > 0, found, np.inf)
     return images
+
+
+def _without(line: Line, ipc: int) -> Line:
+    return replace(line, sizes=tuple(size for size in line.sizes if size.ipc != ipc))
+
+
+def _interpolated(line: Line, ipc: int) -> float | None:
+    """Straight between the sizes beside, over the logarithm; None where one side has none."""
+    below = [size for size in line.sizes if size.ipc < ipc]
+    above = [size for size in line.sizes if size.ipc > ipc]
+    if not below or not above:
+        return None
+    one, other = below[-1], above[0]
+    share = math.log(ipc / one.ipc) / math.log(other.ipc / one.ipc)
+    return one.accuracy + share * (other.accuracy - one.accuracy)
 
 
 def _neighbour(line: Line, ipc: int) -> float:

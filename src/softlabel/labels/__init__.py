@@ -1,6 +1,15 @@
 """Where soft labels come from, and what they cost to keep."""
 
-from softlabel.labels._edits import EDITS, Edit, EditedLabels, edited_labels, entropy, jensen_shannon
+from softlabel.labels._edits import (
+    EDITS,
+    Edit,
+    EditedLabels,
+    edited_labels,
+    entropy,
+    jensen_shannon,
+    read_from,
+    unedited,
+)
 from softlabel.labels._files import load_labels, save_labels
 from softlabel.labels._learned import Learning, learn_labels
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
@@ -35,7 +44,9 @@ __all__ = [
     "load_labels",
     "make_labels",
     "online_labels",
+    "read_from",
     "replay_bytes",
     "replayed",
     "save_labels",
+    "unedited",
 ]

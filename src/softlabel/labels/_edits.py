@@ -16,6 +16,7 @@ from torch import Tensor
 
 from softlabel.core import (
     ConfigError,
+    DistilledSet,
     LabelSource,
     Option,
     UnknownNameError,
@@ -23,6 +24,7 @@ from softlabel.core import (
     format_spec,
     parse_spec,
     stream,
+    tensor_fingerprint,
 )
 from softlabel.labels._sources import LEAST
 from softlabel.labels._wrapped import WrappedLabels
@@ -53,8 +55,11 @@ def tail(probabilities: Tensor, *, target: Tensor, noise: Tensor, top: int = 1) 
 
 
 def temper(probabilities: Tensor, *, target: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
-    """The softmax of logits / `temperature`. No-distillation's code multiplies: its `--temp` is 1 / temperature."""
-    return F.softmax(probabilities.clamp_min(LEAST).log() / temperature, dim=-1)
+    """The softmax of logits / `temperature`; entries of 0 stay 0.
+
+    No-distillation's code multiplies: its `--temp` is 1 / temperature.
+    """
+    return F.softmax(probabilities.log() / temperature, dim=-1)
 
 
 def smooth(probabilities: Tensor, *, target: Tensor, noise: Tensor) -> Tensor:
@@ -210,7 +215,8 @@ class EditedLabels(WrappedLabels):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint("edited", self.source.fingerprint, [edit.spec for edit in self.edits])
+        drawn = tensor_fingerprint(self.targets, self.noise)
+        return fingerprint("edited", self.source.fingerprint, [edit.spec for edit in self.edits], drawn)
 
     def to(self, device: torch.device) -> "EditedLabels":
         return replace(
@@ -228,11 +234,11 @@ class EditedLabels(WrappedLabels):
         return probabilities.clamp_min(LEAST).log()
 
 
-def edited_labels(source: LabelSource, edits: Sequence[Edit], targets: Tensor, classes: int) -> LabelSource:
-    """`source` after `edits`; itself when there are none.
+def edited_labels(source: LabelSource, edits: Sequence[Edit], distilled: DistilledSet) -> LabelSource:
+    """`source` after `edits`; itself when there are none. What is random comes from the set's seed.
 
     Args:
-        targets: int64 [N], of all images that the source labels.
+        distilled: what the source labels.
 
     Raises:
         ConfigError: an edit that asks for an entry that the labels do not have.
@@ -240,9 +246,21 @@ def edited_labels(source: LabelSource, edits: Sequence[Edit], targets: Tensor, c
     if not edits:
         return source
     for edit in edits:
-        edit.require_classes(classes)
-    noise = torch.rand(len(targets), classes, generator=stream(0, "edited labels"))
-    return EditedLabels(source, tuple(edits), targets, noise)
+        edit.require_classes(distilled.info.classes)
+    noise = torch.rand(len(distilled), distilled.info.classes, generator=stream(distilled.seed, "edited labels"))
+    return EditedLabels(source, tuple(edits), distilled.targets, noise)
+
+
+def unedited(labels: LabelSource) -> LabelSource:
+    """What `labels` said before any edits."""
+    return labels.source if isinstance(labels, EditedLabels) else labels
+
+
+def read_from(labels: LabelSource, source: LabelSource | None) -> LabelSource:
+    """`labels` over another source that says the same, such as a replay; None leaves them."""
+    if source is None:
+        return labels
+    return replace(labels, source=source) if isinstance(labels, EditedLabels) else source
 
 
 def _top(probabilities: Tensor, top: int) -> Tensor:

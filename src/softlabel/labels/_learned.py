@@ -67,6 +67,8 @@ class Learning:
         for name in ("steps", "horizon", "window", "stride", "batch", "real_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Learning labels needs {name} of 1 or more. Got {getattr(self, name)} instead.")
+        if self.stride > self.window:
+            raise ConfigError(f"A stride of {self.stride} steps leaves the window of {self.window} behind.")
         if self.window > self.horizon:
             raise ConfigError(f"A window of {self.window} steps does not fit into a training of {self.horizon}.")
         if not 0 < self.smoothing < 1 or not self.rate > 0 or not self.label_rate > 0:

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from softlabel.core import UnknownNameError
 from softlabel.evaluation import Comparison, DataOptions, Recipe, SetOptions, TeacherOptions, find_protocol
-from softlabel.recipes._lab import LAB, LabSetting, find_lab
+from softlabel.recipes._lab import LAB, find_lab
+from softlabel.recipes._lab_setting import LabSetting
 from softlabel.recipes._studies import STUDIES, Changes, change, find_study
 from softlabel.training import TEACHER_PROTOCOL
 

@@ -6,7 +6,7 @@ cross-entropy. The full settings are made for two CPU cores: fewer epochs than t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from softlabel.core import ConfigError, UnknownNameError
@@ -21,88 +21,11 @@ from softlabel.evaluation import (
     find_protocol,
 )
 from softlabel.labels import Learning
+from softlabel.recipes._lab_setting import EARLY, LabSetting
 from softlabel.training import EXPERT_PROTOCOL
 
-ARCH = "convnet-3:norm=instance"
-EXPERT_EPOCHS, QUICK_EXPERT_EPOCHS = 24, 3
 STUDENT_EPOCHS, QUICK_STUDENT_EPOCHS = 300, 40
-PROTOCOL = "no-distillation-adamw"
-SELECTION = 0.1
-EARLY = 1 / 3  # of the experts' epochs: where studies of one expert stop it
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabSetting:
-    """What every study is made for.
-
-    Attributes:
-        quick: the setting of minutes.
-        classes: of the data.
-        arch: model spec of experts and students.
-        expert_epochs: length of the experts' trajectories; None is the study's.
-        stops: epochs of the trajectory that label, where a study follows it, and the first of them where it takes one
-            expert; None is the study's.
-        ipc: images per class; None is the study's.
-        protocol: how students are trained.
-        groups: the group of every class, where a hierarchy is known.
-    """
-
-    quick: bool = False
-    classes: int = 10
-    arch: str = ARCH
-    expert_epochs: int | None = None
-    stops: tuple[int, ...] | None = None
-    ipc: tuple[int, ...] | None = None
-    protocol: str = PROTOCOL
-    groups: Mapping[str, str] | None = None
-
-    def __post_init__(self) -> None:
-        for what, some in (("--ipc", self.ipc), ("--stops", self.stops)):
-            if some is not None and (len(set(some)) < len(some) or not some or min(some) < 1):
-                raise ConfigError(f"{what} takes different numbers of 1 or more. Got {', '.join(map(str, some))}.")
-        if self.length < 1:
-            raise ConfigError(f"--expert-epochs must be 1 or more. Got {self.length} instead.")
-        late = [stop for stop in self.stops or () if stop > self.length]
-        if late:
-            raise ConfigError(
-                f"--stops asks for epoch {late[0]}, and the experts are trained for {self.length}. Ask for fewer, or "
-                f"raise --expert-epochs."
-            )
-
-    @property
-    def length(self) -> int:
-        """Epochs of the experts' trajectories."""
-        usual = QUICK_EXPERT_EPOCHS if self.quick else EXPERT_EPOCHS
-        return usual if self.expert_epochs is None else self.expert_epochs
-
-    @property
-    def early(self) -> int:
-        """The epoch of an early-stopped expert."""
-        return self.stops[0] if self.stops else max(1, round(EARLY * self.length))
-
-    @property
-    def along(self) -> tuple[int, ...]:
-        """Epochs along the trajectory, closer together at first."""
-        if self.stops:
-            return self.stops
-        marks = (1, 3) if self.quick else (1, 2, 4, 8, 16)
-        return tuple(sorted({*(mark for mark in marks if mark < self.length), self.length}))
-
-    def ipcs(self, quick: tuple[int, ...], full: tuple[int, ...]) -> tuple[int, ...]:
-        """Images per class: as asked, or the study's quick or full ones."""
-        return self.ipc or (quick if self.quick else full)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """Places of a label's entries, from the largest to the last but one."""
-        marks = (1, self.classes - 1) if self.quick else (1, 2, 3, 4, 6, 8, 16, 32, 64, 128)
-        return tuple(sorted({*(mark for mark in marks if 0 < mark < self.classes - 1), self.classes - 1}))
-
-    @property
-    def kept(self) -> tuple[int, ...]:
-        """Numbers of entries kept, up to all."""
-        marks = (1,) if self.quick else (1, 2, 4, 8, 16, 32, 64, 128)
-        return tuple(sorted({*(mark for mark in marks if mark < self.classes), self.classes}))
+_DATA = DataOptions(spec="cifar10", selection=0.1)
 
 
 def baseline(setting: LabSetting) -> Recipe:
@@ -136,8 +59,7 @@ def epochs(setting: LabSetting) -> Recipe:
         losses=("soft_ce",),
         epochs=along,
         selection=True,
-        plots=({"kind": "classes", "x": _shown(along), "groups": dict(setting.groups or {})},
-               {"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher", "x": _shown(along),
+        plots=({"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher", "x": _shown(along),
                 "line": "set", "x_title": "epochs that the expert was trained", "log": True},
                {"kind": "heat", "title": "Epochs and images per class", "rows": "set", "columns": "teacher"}),
     )  # fmt: skip
@@ -198,6 +120,8 @@ def anatomy(setting: LabSetting) -> Recipe:
         losses=("ce", "soft_ce", "soft_ce_mass"),
         labels=(whole, *swaps, *keeps[:-1], *tails, *others),
         epochs=(setting.early,),
+        # Only labels of which something is missing tell the two losses apart.
+        keep=({"loss": ("ce", "soft_ce")}, {"loss": ("soft_ce_mass",), "labels": keeps}),
         plots=(
             {"kind": "epochs", "title": "One entry swapped with the smallest", "axis": "labels", "line": "set",
              "x": dict(zip(swaps, setting.ranks, strict=True)), "x_title": "place of the entry, 1 the largest",
@@ -232,8 +156,7 @@ def learned(setting: LabSetting) -> Recipe:
         learned=families,
         keep=({"set": tuple(_random(ipc) for ipc in ipcs)}, {"set": tuple(one.name for one in families),
                                                               "loss": ("soft_ce",)}),
-        plots=({"kind": "classes", "x": _shown(along), "groups": dict(setting.groups or {})},
-               {"kind": "bars", "title": "Learned labels and experts'", "group": "set", "bar": "teacher"}),
+        plots=({"kind": "bars", "title": "Learned labels and experts'", "group": "set", "bar": "teacher"},),
     )  # fmt: skip
 
 
@@ -241,7 +164,9 @@ def zero_shot(setting: LabSetting) -> Recipe:
     """What a student knows of a class whose images, or whose entries in all other labels, were removed."""
     step = max(1, setting.classes // (2 if setting.quick else 10))
     absent = range(0, setting.classes, step)
-    ipc = setting.ipcs((10,), (10,))[0]
+    ipc, *more = setting.ipcs((10,), (10,))
+    if more:
+        raise ConfigError("This study takes one number of images per class. Give --ipc one.")
     whole, control = f"fixed+keep:top={setting.classes}", _random(ipc)
     sets = [SetOptions(name=control, method="random", ipc=ipc)]
     sets += [SetOptions(name=f"{control}, without class {c}", method="random", ipc=ipc, without=(c,)) for c in absent]
@@ -264,12 +189,13 @@ def zero_shot(setting: LabSetting) -> Recipe:
 
 def images(setting: LabSetting) -> Recipe:
     """Which real images to take, all with the same expert's labels."""
+    early = min(10, setting.length)
     methods: tuple[str, ...] = (
         *("random", "ce-decile:decile=0", "ce-decile:decile=9", "stratified", "herding", "k-centre"),
-        *("el2n", "el2n:easy=true", "forgetting", "cad-prune"),
+        *(f"el2n:epochs={early}", f"el2n:epochs={early},easy=true", "forgetting", "cad-prune"),
     )
     if setting.quick:
-        methods = ("random", "ce-decile:decile=0", "ce-decile:decile=9", "el2n:easy=true")
+        methods = ("random", "ce-decile:decile=0", "ce-decile:decile=9", f"el2n:epochs={early},easy=true")
     ipcs = setting.ipcs((10,), (1, 10))
     sets = tuple(
         SetOptions(name=method if len(ipcs) == 1 else f"{method}, IPC {ipc}", method=method, ipc=ipc)
@@ -290,11 +216,10 @@ def images(setting: LabSetting) -> Recipe:
 def scaling(setting: LabSetting) -> Recipe:
     """Accuracy over images per class, entries kept and the expert's epoch; a law is fitted to it."""
     ipcs = setting.ipcs((1, 2, 5, 10), (1, 2, 5, 10, 20))
-    along = setting.stops or tuple(
-        dict.fromkeys((setting.early, setting.length) if setting.quick else setting.along[1::2])
-    )
+    quick, full = (max(1, round(EARLY * setting.length)), setting.length), setting.along[1::2] or setting.along
+    along = setting.stops or tuple(dict.fromkeys(quick if setting.quick else full))
     kept = setting.kept
-    labels = {f"fixed+keep:top={top}": top for top in kept}
+    labels = {f"fixed+keep:top={top}": top for top in reversed(kept)}  # whole labels first: the question
     names = {_random(ipc): ipc for ipc in ipcs}
     curves = [
         {"kind": "epochs", "title": f"Labels of epoch {epoch}", "axis": "set", "x": names, "line": "labels",
@@ -332,7 +257,7 @@ def find_lab(name: str, setting: LabSetting | None = None, data: DataOptions | N
     """The recipe of the label study of that name.
 
     Args:
-        data: what it is for; None is CIFAR-10. A tenth of its train split is set aside where it says nothing.
+        data: what it is for; None is CIFAR-10 with a tenth of its train split set aside.
 
     Raises:
         UnknownNameError: no such study.
@@ -340,9 +265,7 @@ def find_lab(name: str, setting: LabSetting | None = None, data: DataOptions | N
     if name not in LAB:
         raise UnknownNameError("label study", name, LAB)
     recipe = LAB[name](setting or LabSetting())
-    if data is None:
-        return recipe
-    return replace(recipe, data=replace(data, selection=data.selection or SELECTION))
+    return recipe if data is None else replace(recipe, data=data)
 
 
 def _study(
@@ -358,6 +281,7 @@ def _study(
     epochs: tuple[int, ...] = (),
     labelers: tuple[Labeler, ...] = (),
     learned: tuple[LearnedSet, ...] = (),
+    plots: tuple[Mapping[str, Any], ...] = (),
     **settings: Any,
 ) -> Recipe:
     """A study on random images unless `sets` are given; `epochs` of the expert label, unless `labelers` are given."""
@@ -366,7 +290,7 @@ def _study(
     return Recipe(
         name=f"{name}-quick" if setting.quick else name,
         summary=summary,
-        data=DataOptions(spec="cifar10", selection=SELECTION),
+        data=_DATA,
         teacher=TeacherOptions(arch=setting.arch, protocol=EXPERT_PROTOCOL.with_epochs(setting.length)),
         sets=sets or tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in ipcs),
         comparison=Comparison(
@@ -378,6 +302,7 @@ def _study(
             labels=labels,
             teachers=tuple(labeler.name for labeler in chosen),
             seeds=(0, 1) if setting.quick else (0, 1, 2),
+            plots=({"kind": "classes", "x": _shown(epochs), "groups": dict(setting.groups or {})}, *plots),
             **settings,
         ),
         labelers=chosen,

@@ -254,13 +254,13 @@ def load_trajectory(path: Path) -> list[Teacher]:
     """The teacher at `path` after every epoch that it kept, but for its initialisation.
 
     Raises:
-        StoreError: no teacher there, a corrupt file, or a trajectory of which only the end was kept.
+        StoreError: no teacher there, a corrupt file, or a trajectory of which not every epoch was kept.
     """
     epochs = [epoch for epoch in kept_epochs(path) if epoch > 0]
-    if len(epochs) < 2:
+    if epochs != list(range(1, len(epochs) + 1)):
         raise StoreError(
-            f"The teacher at {path} kept no trajectory but epoch {epochs[-1]}. Train one with softlabel teach "
-            f"--save-every 1."
+            f"The teacher at {path} did not keep every epoch of its training, but {', '.join(map(str, epochs[:6]))}"
+            f"{', ...' if len(epochs) > 6 else ''}. Train one with softlabel teach --save-every 1."
         )
     return [load_teacher(path, epoch) for epoch in epochs]
 
