@@ -18,7 +18,7 @@ from softlabel.evaluation._continual import (
     seen_after,
     seen_set,
 )
-from softlabel.evaluation._study import _whole
+from softlabel.evaluation._manifest import _whole
 from softlabel.labels import FixedLabels, fixed_labels, online_labels
 from softlabel.models import build_model
 from softlabel.store import Store, read_artifact, save_distilled
