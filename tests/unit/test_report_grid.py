@@ -207,6 +207,16 @@ def test_a_curve_over_sets_can_have_a_logarithmic_scale() -> None:
     assert figure["layout"]["xaxis"]["type"] == "log"
 
 
+def test_that_a_loss_looks_at_no_teacher_is_no_difference_of_its_own() -> None:
+    arms = [make_arm(0.5, loss="gift", labels="online"), make_arm(0.3, loss="ce", teacher="none", labels="hard")]
+    difference = {"mean": 0.2, "std": 0.01, "low": 0.1, "high": 0.3, "n": 3}
+    told = {"arm": arms[0]["name"], "against": arms[1]["name"], "difference": difference, "verdict": "better"}
+    sentence = headline(make_meta(arms, comparisons=[told]))
+    assert (
+        sentence == "GIFT beats hard labels on random real images by 20.0 points (95 % interval 10.0 to 30.0, 3 seeds)."
+    )
+
+
 def test_where_takes_a_value_or_several() -> None:
     only = {"where": {"loss": ["kl", "gift:gamma=0.3"], "optimizer": "adamw"}}
     facts = parse_facts(make_meta(plots=[BARS | only, SWEEP]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from softlabel.core import count_of, parse_spec
 from softlabel.report._facts import Arm, StudyFacts
-from softlabel.report._specs import AXES, Epochs, PlotSpec, Sweep
+from softlabel.report._specs import AXES, SILENT, Epochs, PlotSpec, Sweep
 from softlabel.report._text import images_of, loss_name, upper_first
 
 
@@ -138,5 +138,4 @@ def _agreement(arm: Arm, usual: Mapping[str, str]) -> int:
 
 def _values(arms: Iterable[Arm], axis: str) -> list[str]:
     """The values of an axis but those that say no more than that a loss looks at no teacher."""
-    silent = {"teacher": "none", "labels": "hard"}.get(axis)
-    return list(dict.fromkeys(arm.axes[axis] for arm in arms if arm.axes[axis] != silent))
+    return list(dict.fromkeys(arm.axes[axis] for arm in arms if arm.axes[axis] != SILENT.get(axis)))

@@ -5,9 +5,10 @@ from typing import Any
 
 from softlabel.core import count_of
 from softlabel.report._facts import Arm, Comparison, Score, StudyFacts, parse_facts
+from softlabel.report._specs import SILENT
 from softlabel.report._text import images_of, interval, percent, points, treatment, upper_first
 
-OTHER_AXES = ("teacher", "student", "optimizer")
+OTHER_AXES = ("teacher", "labels", "student", "optimizer")
 """The axes that the words for a set and a loss do not name."""
 _NONE_MADE = "could not be made"
 
@@ -105,7 +106,7 @@ def _sides(facts: StudyFacts, comparison: Comparison) -> tuple[str, str, str, bo
     """What is compared, against what, where, and whether the first takes a plural verb."""
     left, right = facts.arm(comparison.arm), facts.arm(comparison.against)
     both = bool(left.axes and right.axes)
-    if both and any(left.axes.get(axis) != right.axes.get(axis) for axis in OTHER_AXES):
+    if both and any(_differ(left, right, axis) for axis in OTHER_AXES):
         return f"\u201c{left.name}\u201d", f"\u201c{right.name}\u201d", "", False
     setting = _setting(facts, left) if both else ""
     left_images, right_images = (images_of(facts.set_of(arm), facts.sets) for arm in (left, right))
@@ -120,10 +121,18 @@ def _sides(facts: StudyFacts, comparison: Comparison) -> tuple[str, str, str, bo
     return first, second, setting, left is not facts.full_data and left.labels == "hard"
 
 
+def _differ(left: Arm, right: Arm, axis: str) -> bool:
+    """Whether two arms differ on an axis; that a loss looks at no teacher is no difference of its own."""
+    values = {left.axes.get(axis), right.axes.get(axis)}
+    return len(values) > 1 and SILENT.get(axis) not in values
+
+
 def _setting(facts: StudyFacts, arm: Arm) -> str:
     """What else the arms share, of the axes on which the study has several values: ` (optimizer sgd)`."""
-    varied = [axis for axis in OTHER_AXES if len({other.axes[axis] for other in facts.arms if axis in other.axes}) > 1]
-    shared = [f"{axis} {arm.axes[axis]}" for axis in varied if axis in arm.axes]
+    said = {
+        axis: {arm.axes[axis] for arm in facts.arms if axis in arm.axes} - {SILENT.get(axis)} for axis in OTHER_AXES
+    }
+    shared = [f"{axis} {arm.axes[axis]}" for axis in OTHER_AXES if len(said[axis]) > 1 and axis in arm.axes]
     return f" ({', '.join(shared)})" if shared else ""
 
 

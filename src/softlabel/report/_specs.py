@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 AXES = ("set", "teacher", "labels", "student", "optimizer", "loss")
+SILENT = {"teacher": "none", "labels": "hard"}
+"""Values that say no more than that a loss looks at no teacher."""
+
 Where = Mapping[str, tuple[str, ...]]
 """Which values an axis may have; axes that are not named may have any."""
 
