@@ -5,7 +5,6 @@
 set -eu
 store=${1:-softlabel-store}
 softlabel grid optimizers --default-rates --optimizers adamw adam rmsprop sgd sgd:momentum=0.9 lion --store "$store"
-softlabel grid losses --ipc 10 --methods random --store "$store"
 softlabel grid losses --ipc 10 --methods random rded --store "$store"
 softlabel grid refinement --methods random --store "$store"
 softlabel grid many-classes --classes 50 --losses kl mse_ce cosine gift --store "$store"
