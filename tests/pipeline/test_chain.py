@@ -371,11 +371,11 @@ def test_experts_and_what_their_trajectory_chooses(softlabel: Any, made: Any, tm
     # One of them alone is the same teacher, and is found.
     assert softlabel(*words, *store).json["teacher"] == paths[0]
     common = ("distill", "--data", made.data, "--ipc", "2", *store)
-    chosen = softlabel(*common, "--method", "el2n", "--teacher", paths[0])
+    chosen = softlabel(*common, "--method", "el2n:epochs=3", "--teacher", paths[0])
     assert chosen.code == 0, chosen.err
     assert len(chosen.json["provenance"]["teachers"]) == 3
     for more in (("--teacher", paths[1]), ("--teacher-epoch", "2")):
-        said = softlabel(*common, "--method", "el2n", "--teacher", paths[0], *more)
+        said = softlabel(*common, "--method", "el2n:epochs=3", "--teacher", paths[0], *more)
         assert said.code == 2
         assert "follows one training from its start" in said.error
     said = softlabel(*words, "--experts", "2", "--out", tmp_path / "x")
