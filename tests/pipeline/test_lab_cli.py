@@ -93,6 +93,20 @@ def test_a_class_without_its_images(softlabel: Any, made: Any, small: Any, home:
     assert f">{100 * sum(control) / 3:.1f}</td>" in page.split('id="absent"')[1]
 
 
+@pytest.mark.parametrize("study", sorted(LAB))
+def test_a_plan_before_and_after(
+    study: str, softlabel: Any, made: Any, small: Any, home: Path, tmp_path: Path, files_in: Any
+) -> None:
+    words = ("lab", study, *TINY, "--data", made.data, "--ipc", "1", *small, "--dry-run", "--json", "--store")
+    plan = softlabel(*words, tmp_path).json["plan"]
+    assert files_in(tmp_path) == {}
+    assert all(line["done"] == 0 for line in plan)
+    assert len({line["what"] for line in plan}) == len(plan)  # nothing is counted twice
+    assert ("random, IPC 1, learned: 30 steps of labels" in {line["what"] for line in plan}) == (study == "learned")
+    assert softlabel(*words[:-3], "--store", home).code == 0
+    assert {line["done"] - line["total"] for line in softlabel(*words, home).json["plan"]} == {0}
+
+
 @pytest.fixture(scope="module")
 def surface(softlabel: Any, made: Any, small: Any, home: Path) -> dict[str, Any]:
     said = softlabel("lab", "scaling", *TINY, "--seeds", "2", "--epochs", "20", "--data", made.data, *small,

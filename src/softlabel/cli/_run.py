@@ -128,7 +128,7 @@ class Evaluate:
         check_inputs(comparison, data, teachers, families, given.values(), stored)
         if self.machine.dry_run:
             pairs = zip(random, families, strict=False)
-            lines = [plan_set(options, family, data, None, execution) for options, family in pairs]
+            lines = [plan_set(options, family, data, [], execution) for options, family in pairs]
             lines += plan_students(
                 comparison, data, families, sizes, teachers, store=store, execution=execution, stored=stored
             )

@@ -157,7 +157,7 @@ class Distill:
         if self.machine.dry_run:
             path = set_path(options, data, teachers, self.seed, store, execution, out=self.out)
             family = SetPaths(self.method, ((self.seed, path),))
-            line = plan_set(options, family, data, teachers[0] if teachers else None, execution)
+            line = plan_set(options, family, data, teachers, execution)
             print_plan([line], execution, self.machine.json)
             return
         path = make_set(options, data, teachers, self.seed, store, execution, out=self.out, progress=session.progress)

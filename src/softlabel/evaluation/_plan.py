@@ -3,20 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
 from softlabel.distill import RdedConfig, check_work, find_method
-from softlabel.evaluation._comparison import Cell, Comparison, SetPaths, Stored, Teachers, arms, cells, check_inputs
+from softlabel.evaluation._comparison import (
+    Arm,
+    Cell,
+    Comparison,
+    SetPaths,
+    Stored,
+    Teachers,
+    arms,
+    cells,
+    check_inputs,
+    own_labels,
+)
 from softlabel.evaluation._given import read_given
-from softlabel.evaluation._recipe import Recipe, TeacherOptions
-from softlabel.evaluation._sets import SetOptions, set_path, set_seed, set_teachers
+from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
+from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers
 from softlabel.evaluation._units import Bench, Unit, prepare
-from softlabel.labels import FixedLabels, OnlineLabels, replay_bytes
+from softlabel.labels import FixedLabels, OnlineLabels, load_labels, replay_bytes
 from softlabel.losses import Loss
 from softlabel.models import build_model
-from softlabel.store import Store, is_complete
+from softlabel.store import Store, is_complete, load_distilled
 from softlabel.training import Execution, Optimizer, Protocol, Teacher, fit, load_teacher, teacher_path
 
 PROBE_STEPS = 3
@@ -48,31 +60,67 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
     kept = _teacher_at(recipe.teacher, data, store, execution)
 
     def looked_at(options: SetOptions) -> list[Teacher]:
-        return set_teachers(options.method, kept) if is_complete(kept) else [teacher]
+        if is_complete(kept):
+            return set_teachers(options.method, kept)
+        follows = find_method(options.method)[0].teacher == "trajectory"
+        return [teacher] * (recipe.teacher.protocol.total_epochs if follows else 1)
 
     seeds = recipe.comparison.seeds
-    paths = []
+    lines, paths = [line], []
     for options in recipe.sets:
         drawn = ((seed, set_seed(options, seeds, seed)) for seed in seeds)
         places = ((seed, set_path(options, data, looked_at(options), draw, store, execution)) for seed, draw in drawn)
         paths.append(SetPaths(options.name, tuple(places)))
-    paths += [SetPaths(one.name, tuple((seed, one.path) for seed in seeds)) for one in recipe.given]
-    lines = [line]
-    for options, family in zip(recipe.sets, paths, strict=False):
-        lines.append(plan_set(options, family, data, teacher, execution))
+        lines.append(plan_set(options, paths[-1], data, looked_at(options), execution))
     sizes = {options.name: options.ipc * data.info.classes for options in recipe.sets}
+    paths += [SetPaths(one.name, tuple((seed, one.path) for seed in seeds)) for one in recipe.given]
     sizes |= {one.name: len(read_given(one.path, data.info)) for one in recipe.given}
-    labelers = {}
+    stored: dict[tuple[str, int], FixedLabels] = {}
+    for one in recipe.learned:
+        family = next(family for family in paths if family.name == one.of)
+        line, labels = _plan_learned(one, family, data, sizes[one.of], store, execution)
+        lines.append(line)
+        paths.append(SetPaths(one.name, family.by_seed))
+        sizes[one.name] = sizes[one.of]
+        stored |= {(one.name, seed): found for seed, found in labels.items()}
+    labelers, planned = {}, {recipe.teacher.seed}
     for labeler in recipe.labelers:
         group = []
         for seed in labeler.seeds or (recipe.teacher.seed,):
             taught = replace(recipe.teacher, seed=seed)
             line, stand_in = plan_teacher(taught, data, store=store, execution=execution)
-            if seed != recipe.teacher.seed:
+            if seed not in planned:
+                planned.add(seed)
                 lines.append(replace(line, what=f"{line.what}, seed {seed}"))
             group.append(_finished(taught, labeler.epoch, data, store, execution) or stand_in)
         labelers[labeler.name] = group
-    return lines + plan_students(recipe.comparison, data, paths, sizes, labelers, store=store, execution=execution)
+    comparison = recipe.comparison
+    return lines + plan_students(
+        comparison, data, paths, sizes, labelers, store=store, execution=execution, stored=stored
+    )
+
+
+def _plan_learned(
+    one: LearnedSet, family: SetPaths, data: Dataset, images: int, store: Store, execution: Execution
+) -> tuple[PlanLine, dict[int, FixedLabels]]:
+    """The part of one family of learned labels, and the labels: those that are there, or stand-ins."""
+    labels, done = {}, 0
+    for seed, path in family.by_seed:
+        kept = learned_path(one.learning, path, data, seed, store, execution) if is_complete(path) else None
+        if kept is not None and is_complete(kept):
+            labels[seed], done = load_labels(kept, load_distilled(path)), done + 1
+        else:
+            labels[seed] = FixedLabels(torch.zeros(images, data.info.classes))
+    learning = one.learning
+    probe = Protocol(
+        name="probe", epochs=1, batch=learning.batch, optimizer=Optimizer(), labels="hard", loss=Loss("ce")
+    )
+    step = _step_seconds(learning.student, probe, data, None, execution, images)
+    left = len(family.by_seed) - done
+    # A step that can be differentiated costs about twice, and going back through it as much again.
+    seconds = left * learning.steps * learning.window * 4 * step
+    what = f"{one.name}: {learning.steps} steps of labels"
+    return PlanLine(what, done, done + left, seconds, left * images * data.info.classes * 4), labels
 
 
 def _finished(
@@ -121,17 +169,17 @@ def plan_teacher(
 
 
 def plan_set(
-    options: SetOptions, paths: SetPaths, data: Dataset, teacher: Teacher | None, execution: Execution
+    options: SetOptions, paths: SetPaths, data: Dataset, teachers: Sequence[Teacher], execution: Execution
 ) -> PlanLine:
     """The part of one family of distilled sets; refuses what `distill` would refuse."""
-    check_work(options.method, data, [teacher] if teacher is not None else [], ipc=options.ipc)
+    check_work(options.method, data, teachers, ipc=options.ipc)
     done = sum(is_complete(path) for _, path in paths.by_seed)
     left = len(paths.by_seed) - done
     forwards = _forwards(options, data)
     seconds = 0.0
-    if forwards and left and teacher is not None:
+    if forwards and left and teachers:
         probe = Protocol(name="probe", epochs=1, batch=256, optimizer=Optimizer(), labels="hard", loss=Loss("ce"))
-        step = _step_seconds(teacher.arch, probe, data, None, execution, len(data.train))
+        step = _step_seconds(teachers[0].arch, probe, data, None, execution, len(data.train))
         seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
     # PNG keeps about what the pixels weigh; a file and its line in the manifest have a size of their own.
     size = options.ipc * data.info.classes * (data.train.images[0].numel() + 300)
@@ -160,14 +208,15 @@ def plan_students(
     by_seed = {(family.name, seed): path for family in paths for seed, path in family.by_seed}
     paces: dict[str, float] = {}
     replays: set[str] = set()
-    for cell in cells(comparison, arms(comparison, [family.name for family in paths], data.info.classes)):
+    names = [family.name for family in paths]
+    for cell in cells(comparison, arms(comparison, names, data.info.classes, own=own_labels(stored or {}))):
         arm, protocol = cell.arm, cell.arm.protocol
         count = sizes.get(arm.set_name, len(data.train))
         if arm.seen:
             count = round(count * arm.seen / data.info.classes)
         pace = f"{arm.student} {protocol.fingerprint} {count}"
         if pace not in paces:
-            labels = _stand_in(arm.protocol, teachers.get(arm.teacher, ()), data)
+            labels = _stand_in(arm, teachers.get(arm.teacher, ()), data)
             paces[pace] = protocol.total_epochs * _epoch_seconds(arm.student, protocol, data, count, labels, execution)
         done = _is_finished(cell, bench, by_seed)
         before = lines.get(arm.name, PlanLine(f"students {arm.name}", 0, 0, 0.0, 0))
@@ -197,9 +246,11 @@ def _search(comparison: Comparison, families: int, pace: float) -> list[PlanLine
     return [PlanLine("learning rates and tuned arms, at least", 0, count, count * pace, disk)]
 
 
-def _stand_in(protocol: Protocol, teachers: Sequence[Teacher], data: Dataset) -> LabelSource:
-    """Labels of the same cost."""
-    if protocol.labels == "online" and teachers:
+def _stand_in(arm: Arm, teachers: Sequence[Teacher], data: Dataset) -> LabelSource:
+    """Labels of about the same cost, in the same space."""
+    if arm.labels.edits:
+        return FixedLabels(torch.full((len(data.train), data.info.classes), 0.1), space="probabilities")
+    if arm.protocol.labels == "online" and teachers:
         return OnlineLabels(tuple(teachers), data.info)
     return FixedLabels(torch.zeros(len(data.train), data.info.classes))
 
@@ -210,6 +261,9 @@ def _forwards(options: SetOptions, data: Dataset) -> int:
     if method.config is RdedConfig:
         config: RdedConfig = build_config(RdedConfig, given, "the method 'rded'")
         return config.images * config.crops * data.info.classes
+    if method.teacher == "trajectory":
+        followed: Any = build_config(method.config, given, f"the method {method.name!r}")
+        return int(followed.least_epochs) * len(data.train)
     return 0 if method.teacher == "no" else len(data.train)
 
 

@@ -149,6 +149,17 @@ def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], se
     return fingerprint(identity)
 
 
+def learned_path(learning: Learning, path: Path, data: Dataset, seed: int, store: Store, execution: Execution) -> Path:
+    """Where the labels learned for the set at `path` stand, or will stand."""
+    key = _learned_key(learning, load_distilled(path), data, seed, execution)
+    return store.labels(f"{data.info.name}-learned", key)
+
+
+def _learned_key(learning: Learning, images: DistilledSet, data: Dataset, seed: int, execution: Execution) -> str:
+    identity = [plain(learning), images.digest, data.train.digest, seed, execution.device]
+    return fingerprint("learned labels", LEARNED_REVISION, identity)
+
+
 def keep_learned(
     learning: Learning,
     images: DistilledSet,
@@ -159,8 +170,7 @@ def keep_learned(
     progress: Progress | None = None,
 ) -> Path:
     """The artifact of labels learned for `images`; equal ones that are finished are found, interrupted ones go on."""
-    identity = [plain(learning), images.digest, data.train.digest, seed, execution.device]
-    key = fingerprint("learned labels", LEARNED_REVISION, identity)
+    key = _learned_key(learning, images, data, seed, execution)
     path = store.labels(f"{data.info.name}-learned", key)
     if not is_complete(path):
         checkpoint = FileCheckpoint(store.student(key))
