@@ -87,14 +87,22 @@ def test_a_loop_is_training_one_by_one_to_the_bit(tiny_data: Dataset, norm: str,
             assert torch.equal(tensor, theirs.model.state_dict()[name]), name
 
 
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything of torch.compile but the making of kernels, which takes a quarter of a minute each."""
+    monkeypatch.setattr("softlabel.training._stack.COMPILE_BACKEND", "aot_eager")
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("stack", ["vmap", "compiled"])
 @pytest.mark.parametrize("norm", ["batch", "instance", "group", "none"])
-def test_a_vmapped_stack_is_training_one_by_one_to_rounding(tiny_data: Dataset, norm: str) -> None:
+def test_a_stack_of_one_pass_is_training_one_by_one_to_rounding(tiny_data: Dataset, norm: str, stack: str) -> None:
     execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
     specs = (f"convnet-2:width=8,norm={norm}",) * 2 + ("convnet-1:width=8",)  # two shapes in one stack
     alone, together = (trainees(tiny_data, source, specs, PLAIN) for _ in range(2))
     expected = one_by_one(tiny_data, alone, execution)
     found = fit_stack(
-        together, tiny_data.train, info=tiny_data.info, seed=3, execution=execution, test=tiny_data.test, stack="vmap"
+        together, tiny_data.train, info=tiny_data.info, seed=3, execution=execution, test=tiny_data.test, stack=stack
     )
     for mine, theirs, history, other in zip(together, alone, found, expected, strict=True):
         assert isinstance(history, History)
@@ -119,15 +127,17 @@ def steps(stack: Loop | Vmap, models: list[nn.Module], views: list[Tensor], targ
     return told
 
 
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("spec", ["convnet-2:width=6", "convnet-2:width=6,norm=instance", "resnet-18:width=4"])
-def test_a_vmapped_stack_in_float64(spec: str) -> None:
+def test_a_stack_of_one_pass_in_float64(spec: str, compiled: bool) -> None:
     execution = Execution("cpu", "fp32")
     draws = torch.Generator().manual_seed(0)
     views = [torch.randn(6, 3, 16, 16, dtype=torch.float64, generator=draws) for _ in range(3)]
     target = torch.tensor([0, 1, 2, 0, 1, 2])
     models = [build_model(spec, image_shape=(3, 16, 16), classes=3, seed=seed).double().train() for seed in range(3)]
     others = deepcopy(models)
-    found = steps(Vmap(models, execution), models, views, target)
+    found = steps(Vmap(models, execution, compiled), models, views, target)
     expected = steps(Loop(others, execution), others, views, target)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
@@ -136,7 +146,28 @@ def test_a_vmapped_stack_in_float64(spec: str) -> None:
             torch.testing.assert_close(tensor, theirs.state_dict()[name], rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("stack", ["loop", "vmap"])
+@pytest.mark.heavy
+def test_a_compiled_stack_with_its_kernels(tiny_data: Dataset) -> None:
+    execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
+    specs = ("convnet-1:width=4",) * 3
+    alone, together = (trainees(tiny_data, source, specs, PLAIN) for _ in range(2))
+    expected = one_by_one(tiny_data, alone, execution)
+    found = fit_stack(
+        together,
+        tiny_data.train,
+        info=tiny_data.info,
+        seed=3,
+        execution=execution,
+        test=tiny_data.test,
+        stack="compiled",
+    )
+    for history, other in zip(found, expected, strict=True):
+        assert isinstance(history, History)
+        torch.testing.assert_close(history.train_loss, other.train_loss, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("stack", ["loop", "vmap", "compiled"])
 def test_one_that_blows_up_leaves_the_others_alone(tiny_data: Dataset, stack: str) -> None:
     execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
     specs = ("convnet-1:width=4",) * 3
@@ -169,5 +200,5 @@ def test_trainees_that_share_no_views_are_refused(tiny_data: Dataset) -> None:
 def test_kinds_of_stacks() -> None:
     assert resolve_stack("auto", Execution("cpu", "fp32")) == "loop"
     assert resolve_stack("auto", Execution("cuda:1", "bf16")) == "vmap"
-    with pytest.raises(UnknownNameError, match="auto, loop, vmap"):
+    with pytest.raises(UnknownNameError, match="auto, compiled, loop, vmap"):
         resolve_stack("pile", Execution("cpu", "fp32"))

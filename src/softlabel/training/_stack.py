@@ -2,9 +2,10 @@
 
 `loop` runs them one after another; its numbers are those of training each alone, to the bit. `vmap` runs models of one
 shape in one forward and backward pass (`torch.func`: a convolution becomes a grouped one, a batch norm keeps every
-model's statistics apart); its numbers equal those of the loop to rounding. On a CPU the loop is faster, since one
-model's convolutions keep it busy (`benchmarks/grid.py` measures both); on a GPU a tiny model should not, which is not
-measured yet.
+model's statistics apart); its numbers equal those of the loop to rounding. `compiled` is `vmap` under `torch.compile`,
+on CUDA with CUDA graphs: compiling takes a quarter of a minute per batch size, and then launching kernels costs less.
+On a CPU the loop is faster, since one model's convolutions keep it busy (`benchmarks/grid.py` measures it); on a GPU a
+tiny model should not, which is not measured yet.
 """
 
 import time
@@ -24,14 +25,17 @@ STACKS = {
     "auto": "vmap on CUDA, loop elsewhere",
     "loop": "one model after another on the shared views",
     "vmap": "models of one shape in one forward and backward pass",
+    "compiled": "the same under torch.compile, on CUDA with CUDA graphs",
 }
+
+COMPILE_BACKEND = "inductor"
 
 BatchLoss = Callable[[Tensor], Tensor]
 """The mean loss of one model, given its logits [B, classes] in float32."""
 
 
 def resolve_stack(stack: str, execution: Execution) -> str:
-    """`loop` or `vmap`.
+    """`loop`, `vmap` or `compiled`.
 
     Raises:
         UnknownNameError: no such stack.
@@ -77,8 +81,10 @@ class Loop:
 class Vmap:
     """Models of one shape as one: their parameters and buffers become slices of stacked tensors."""
 
-    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
+    def __init__(self, models: Sequence[nn.Module], execution: Execution, compiled: bool = False) -> None:
         self.models, self.execution = models, execution
+        self.on_cuda = execution.torch_device.type == "cuda"
+        self.outputs = self._compiled() if compiled else self._outputs
         self.skeleton = deepcopy(models[0]).to("meta")
         self.parameters = _stacked([dict(model.named_parameters()) for model in models])
         self.buffers = _stacked([dict(model.named_buffers()) for model in models])
@@ -89,12 +95,10 @@ class Vmap:
         """As `Loop.backward`."""
         self.skeleton.train(self.models[0].training)
         views = views.contiguous()  # group norms under vmap know no channels-last layout
-
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-            return functional_call(self.skeleton, (parameters, buffers), (views,))  # type: ignore[no-any-return]
-
+        if self.on_cuda:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step gave may be overwritten
         with self.execution.autocast():
-            logits = vmap(one, randomness="different")(self.parameters, self.buffers)
+            logits = self.outputs(self.parameters, self.buffers, views)
         found = [batch_loss(_at_least_float32(own)) for batch_loss, own in zip(losses, logits, strict=True)]
         for parameter in self.parameters.values():
             parameter.grad = None
@@ -105,6 +109,19 @@ class Vmap:
                 parameter.grad = None if gradient is None else gradient[position]
         return [loss.detach() for loss in found]
 
+    def _outputs(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], views: Tensor) -> Tensor:
+        """Logits [models, B, classes]."""
+
+        def one(own: dict[str, Tensor], state: dict[str, Tensor]) -> Tensor:
+            return functional_call(self.skeleton, (own, state), (views,))  # type: ignore[no-any-return]
+
+        logits: Tensor = vmap(one, randomness="different")(parameters, buffers)
+        return logits
+
+    def _compiled(self) -> Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], Tensor]:
+        mode = "reduce-overhead" if self.on_cuda else None
+        return torch.compile(self._outputs, backend=COMPILE_BACKEND, mode=mode, dynamic=False)
+
 
 class Mixed:
     """Models of several shapes: each shape a `Vmap` of its own.
@@ -112,7 +129,7 @@ class Mixed:
     A model that is alone in its shape, and those of other packages, which promise nothing under vmap, run in a `Loop`.
     """
 
-    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
+    def __init__(self, models: Sequence[nn.Module], execution: Execution, compiled: bool = False) -> None:
         shapes: dict[str, list[int]] = {}
         for position, model in enumerate(models):
             # The text of a module tells its layers and their settings.
@@ -121,7 +138,7 @@ class Mixed:
         for where in shapes.values():
             ours = [models[position] for position in where]
             alone = len(ours) == 1 or isinstance(ours[0], Bridged)
-            self.groups.append((where, Loop(ours, execution) if alone else Vmap(ours, execution)))
+            self.groups.append((where, Loop(ours, execution) if alone else Vmap(ours, execution, compiled)))
 
     def backward(self, views: Tensor, losses: Sequence[BatchLoss], draw: int) -> list[Tensor]:
         """As `Loop.backward`."""
@@ -132,8 +149,8 @@ class Mixed:
 
 
 def build_stack(stack: str, models: Sequence[nn.Module], execution: Execution) -> Loop | Mixed:
-    """The stack of that kind (`loop` or `vmap`) over models that are on the device."""
-    return Loop(models, execution) if stack == "loop" else Mixed(models, execution)
+    """The stack of that kind (`loop`, `vmap` or `compiled`) over models that are on the device."""
+    return Loop(models, execution) if stack == "loop" else Mixed(models, execution, compiled=stack == "compiled")
 
 
 @contextmanager
