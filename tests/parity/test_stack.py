@@ -147,6 +147,7 @@ def test_a_stack_of_one_pass_in_float64(spec: str, compiled: bool) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, within its compiler
 def test_a_compiled_stack_with_its_kernels(tiny_data: Dataset) -> None:
     execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
     specs = ("convnet-1:width=4",) * 3
