@@ -32,6 +32,7 @@ class Said:
     @property
     def json(self) -> Any:
         """Standard output as exactly one JSON document."""
+        assert self.out, (self.code, self.err)
         return json.loads(self.out)
 
     @property
