@@ -97,7 +97,7 @@ def test_advice_inverts_the_law() -> None:
     assert first.images.high is not None
     assert first.images.low < first.images.value < first.images.high
     assert third.images is None
-    assert third.note == "not reached with up to 50"
+    assert third.note == "the law stays below with up to 50"
     [easy] = [answer for answer in advise(fit_laws(surface(hard, many)), 0.15) if answer.line.kept == 10]
     assert easy.note == "1 or fewer"
 
@@ -134,7 +134,7 @@ def test_an_accuracy_between_two_lines_is_answered() -> None:
     low, high = line(0.35, 0.25, 0.6, kept=1), line(0.75, 0.3, 0.6, kept=10)
     answers = advise(fit_laws(surface(low, high)), 0.4)
     assert [(one.line.kept, one.images, one.note) for one in answers] == [
-        (10, None, "1 or fewer"), (1, None, "not reached with up to 50")]  # fmt: skip
+        (10, None, "1 or fewer"), (1, None, "the law stays below with up to 50")]  # fmt: skip
 
 
 def test_a_law_is_not_asked_beyond_what_was_measured() -> None:

@@ -137,7 +137,10 @@ class LabStudy:
             ipc=self.ipc,
             protocol=self.protocol,
         )
-        return self.running.run(find_lab(self.study, setting, data), self.machine, session)
+        status = self.running.run(find_lab(self.study, setting, data), self.machine, session)
+        if self.study == "scaling" and not self.machine.dry_run and not self.machine.json:
+            print("next:   softlabel lab advise STUDY --accuracy PERCENT, with the study's folder")
+        return status
 
     def _groups(self, info: DatasetInfo) -> dict[str, str] | None:
         if self.hierarchy is not None:
@@ -174,11 +177,13 @@ class Advise:
         print_table(f"For {self.accuracy:g} % on {surface.dataset}", columns, rows, numbers=2)
         if held is not None:
             print(
-                f"The law foretells cells of a size that it has not seen with an error of {100 * held.law:.1f} points, "
-                f"the next size's accuracy with {100 * held.neighbour:.1f} (root mean square of {held.cells} cells; "
-                f"between others {100 * held.inside[0]:.1f} and {100 * held.inside[1]:.1f}, and "
-                f"{100 * held.inside[2]:.1f} for a straight line)."
+                f"How far to trust it: sizes left out of the fit were missed by {100 * held.law:.1f} points (root mean "
+                f"square of {held.cells} cells); taking the next size's accuracy missed them by "
+                f"{100 * held.neighbour:.1f}. Of sizes between others: the law {100 * held.inside[0]:.1f}, the next "
+                f"size {100 * held.inside[1]:.1f}, a straight line between both sides {100 * held.inside[2]:.1f}."
             )
+        else:
+            print("How far to trust it cannot be told: that takes five numbers of images per class or more (--ipc).")
 
 
 def _named(name: str) -> Any:

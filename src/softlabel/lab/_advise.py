@@ -26,7 +26,9 @@ class Advice:
         """Why there is no number; empty where there is one."""
         if self.images is not None:
             return ""
-        return f"{self.line.ipcs[0]} or fewer" if self.reached else f"not reached with up to {self.line.ipcs[-1]}"
+        return (
+            f"{self.line.ipcs[0]} or fewer" if self.reached else f"the law stays below with up to {self.line.ipcs[-1]}"
+        )
 
 
 def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:

@@ -127,9 +127,16 @@ def _levels(laws: Sequence[Law]) -> tuple[float, ...]:
 
 
 def _row(law: Law, levels: Sequence[float]) -> LawRow:
-    images = [law.images(level / 100) for level in levels]
-    told = tuple(NO_VALUE if one is None else f"{one.value:.1f}" for one in images)
+    told = tuple(_needed(law, level / 100) for level in levels)
     return LawRow(name=law.line.name, asymptote=f"{100 * law.asymptote:.1f}", beta=f"{law.beta:.2f}", images=told)
+
+
+def _needed(law: Law, accuracy: float) -> str:
+    """Images per class; at the least measured where these are enough, a dash where the most measured are not."""
+    images, first = law.images(accuracy), law.line.ipcs[0]
+    if images is not None:
+        return f"{images.value:.1f}"
+    return f"\u2264 {first}" if law.accuracy(first).value >= accuracy else NO_VALUE
 
 
 def _points(line: Line, colour: str, symbol: str, *, filled: bool) -> dict[str, Any]:
