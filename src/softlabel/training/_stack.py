@@ -3,7 +3,7 @@
 `loop` runs them one after another; its numbers are those of training each alone, to the bit. `vmap` runs models of one
 shape in one forward and backward pass (`torch.func`: a convolution becomes a grouped one, a batch norm keeps every
 model's statistics apart); its numbers equal those of the loop to rounding. `compiled` is `vmap` under `torch.compile`,
-on CUDA with CUDA graphs: compiling takes a quarter of a minute per batch size, and then launching kernels costs less.
+on CUDA with CUDA graphs: it compiles once per batch size, and then launching kernels costs less.
 On a CPU the loop is faster, since one model's convolutions keep it busy (`benchmarks/grid.py` measures it); on a GPU a
 tiny model should not, which is not measured yet.
 """
