@@ -36,7 +36,7 @@ class Running:
     workers: int | None = None
     """Processes of a local Ray cluster. Default: one per CPU."""
     stack: str = "auto"
-    """How students on the same views are run: auto, loop, vmap or compiled. See: softlabel ls stacks"""
+    """How students on the same views are run: auto, loop or vmap. See: softlabel ls stacks"""
     stack_size: int = STACK_SIZE
     """How many students on the same views are trained together at most."""
     retry: bool = False

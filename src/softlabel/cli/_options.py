@@ -26,6 +26,9 @@ class Machine:
     """auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
     """auto, fp32 or bf16."""
+    compile: bool = False
+    """Train and test models under torch.compile: each model's first step takes a while, the others are faster. Needs a
+    C++ compiler."""
     resume: bool = True
     """Finished work is found and interrupted work continued. --no-resume makes everything again, in a new folder
     `again-N` inside the store; nothing is overwritten."""
@@ -56,7 +59,7 @@ class Machine:
         return store
 
     def execution(self) -> Execution:
-        return resolve_execution(self.device, self.precision)
+        return resolve_execution(self.device, self.precision, self.compile)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,9 +56,10 @@ def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool) -
         for line in lines
     ]
     print_table("Plan", ("part", "done", "time", "disk"), rows, numbers=3)
+    how = f"{execution.precision}{', compiled' if execution.compiled else ''}"
     print(
         f"in all about {human_seconds(seconds)} and {human_bytes(disk)} of disk beside the report (5 MB), on "
-        f"{execution.device} in {execution.precision}; measuring this took {human_bytes(memory)} of memory"
+        f"{execution.device} in {how}; measuring this took {human_bytes(memory)} of memory"
     )
 
 

@@ -197,7 +197,7 @@ def _replayed(
         "batch": protocol.batch_size(len(distilled), info.classes),
         "seed": seed,
         "labels": labels.fingerprint,
-        "execution": plain(execution),
+        "execution": replace(execution, compiled=False).identity,  # teachers are never compiled
         "softlabel": __version__,
     }
     shape = (protocol.total_epochs * len(distilled), info.classes)
@@ -323,7 +323,7 @@ def cell_identity(
         "protocol": protocol.fingerprint,
         "student": student,
         "seed": seed,
-        "execution": plain(execution),
+        "execution": execution.identity,
         "softlabel": __version__,
     }
 

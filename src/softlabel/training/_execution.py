@@ -1,9 +1,11 @@
 """Where and how precisely to compute, settled once and recorded with every result."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +22,29 @@ from softlabel.core import ConfigError, UnknownNameError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
+CXX_COMPILERS = ("g++", "clang++", "c++")
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A device and a precision: `fp32`, or `bf16` (bfloat16 autocast; weights and optimizer stay float32)."""
+    """A device, a precision, and whether models are compiled.
+
+    Attributes:
+        device: as torch names it.
+        precision: `fp32`, or `bf16` (bfloat16 autocast; weights and optimizer stay float32).
+        compiled: models are trained and tested under `torch.compile`; its numbers equal the others to rounding.
+    """
 
     device: str
     precision: str
+    compiled: bool = False
+
+    @property
+    def identity(self) -> dict[str, str | bool]:
+        """What fingerprints of numbers computed here hold of it; whether models are compiled only where they are."""
+        return {"device": self.device, "precision": self.precision, **({"compiled": True} if self.compiled else {})}
 
     @property
     def torch_device(self) -> torch.device:
@@ -53,12 +68,12 @@ class Execution:
             yield
 
 
-def resolve_execution(device: str = "auto", precision: str = "auto") -> Execution:
+def resolve_execution(device: str = "auto", precision: str = "auto", compiled: bool = False) -> Execution:
     """Settle `auto`: CUDA when there is one; bfloat16 where the hardware computes in it.
 
     Raises:
         UnknownNameError: an unknown precision.
-        ConfigError: a device that torch does not know or does not have.
+        ConfigError: a device that torch does not know or does not have, or nothing to compile with.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
@@ -73,7 +88,9 @@ def resolve_execution(device: str = "auto", precision: str = "auto") -> Executio
         raise ConfigError(f"The device {device!r} cannot be used ({reason}). Choose auto, cpu or cuda.") from error
     if precision == "auto":
         precision = "bf16" if _has_bfloat16(device) else "fp32"
-    return Execution(device, precision)
+    if compiled:
+        _require_compiler(device)
+    return Execution(device, precision, compiled)
 
 
 def keep_freed_memory() -> bool:
@@ -115,6 +132,7 @@ def environment(execution: Execution) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": _device_name(execution),
         "precision": execution.precision,
+        **({"compiled": True} if execution.compiled else {}),
     }
 
 
@@ -124,6 +142,17 @@ def peak_memory(execution: Execution) -> int:
         return int(torch.cuda.max_memory_allocated(execution.torch_device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _require_compiler(device: str) -> None:
+    if device.startswith("cuda"):
+        if importlib.util.find_spec("triton") is None:
+            raise ConfigError("--compile makes CUDA kernels with triton, which is not installed: pip install triton.")
+    elif not any(shutil.which(name) for name in (os.environ.get("CXX"), *CXX_COMPILERS) if name):
+        raise ConfigError(
+            f"--compile needs a C++ compiler and found none of {', '.join(CXX_COMPILERS)} (nor $CXX). Install "
+            f"one, such as g++, or leave --compile out."
+        )
 
 
 def _device_name(execution: Execution) -> str:

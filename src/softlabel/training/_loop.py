@@ -19,6 +19,7 @@ from softlabel.core import (
 )
 from softlabel.losses import LOSSES
 from softlabel.training._batches import Batch, Batches
+from softlabel.training._compiling import of_any_size
 from softlabel.training._execution import Execution
 from softlabel.training._history import Checkpoint, History, resume, training_state
 from softlabel.training._pixels import Normaliser
@@ -170,7 +171,7 @@ def _hits(model: nn.Module, split: Split, info: DatasetInfo, execution: Executio
     with torch.inference_mode(), execution.autocast(), execution.deterministic():
         for start in range(0, len(split), EVALUATION_BATCH):
             images = normalise(split.images[start : start + EVALUATION_BATCH])
-            predicted = model(images).argmax(dim=-1).cpu()
+            predicted = model(of_any_size(images, execution)).argmax(dim=-1).cpu()
             found.append(predicted == split.targets[start : start + EVALUATION_BATCH])
     return torch.cat(found)
 

@@ -2,8 +2,8 @@
 
 `loop` runs them one after another; its numbers are those of training each alone, to the bit. `vmap` runs models of one
 shape in one forward and backward pass (`torch.func`: a convolution becomes a grouped one, a batch norm keeps every
-model's statistics apart); its numbers equal those of the loop to rounding. `compiled` is `vmap` under `torch.compile`,
-on CUDA with CUDA graphs: it compiles once per batch size, and then launching kernels costs less.
+model's statistics apart); its numbers equal those of the loop to rounding. Where models are compiled, `vmap` compiles
+the whole stack once per batch size, on CUDA with CUDA graphs: then launching kernels costs less.
 On a CPU the loop is faster, since one model's convolutions keep it busy (`benchmarks/grid.py` measures it); on a GPU a
 tiny model should not, which is not measured yet.
 """
@@ -19,23 +19,22 @@ from torch.func import functional_call, vmap
 
 from softlabel.core import UnknownNameError
 from softlabel.models import Bridged
+from softlabel.training import _compiling
+from softlabel.training._compiling import allow_variants, compile_model, of_any_size
 from softlabel.training._execution import Execution
 
 STACKS = {
     "auto": "vmap on CUDA, loop elsewhere",
     "loop": "one model after another on the shared views",
     "vmap": "models of one shape in one forward and backward pass",
-    "compiled": "the same under torch.compile, on CUDA with CUDA graphs",
 }
-
-COMPILE_BACKEND = "inductor"
 
 BatchLoss = Callable[[Tensor], Tensor]
 """The mean loss of one model, given its logits [B, classes] in float32."""
 
 
 def resolve_stack(stack: str, execution: Execution) -> str:
-    """`loop`, `vmap` or `compiled`.
+    """`loop` or `vmap`.
 
     Raises:
         UnknownNameError: no such stack.
@@ -53,6 +52,8 @@ class Loop:
     def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
         self.models, self.execution = models, execution
         self.seconds = [0.0] * len(models)
+        for model in models:
+            compile_model(model, execution)
 
     def backward(self, views: Tensor, losses: Sequence[BatchLoss], draw: int) -> list[Tensor]:
         """Every model's loss on its own logits of `views`, detached; gradients go to the models' parameters.
@@ -60,7 +61,7 @@ class Loop:
         Args:
             draw: seeds what a model of another package draws in its forward pass, such as dropout.
         """
-        found = []
+        found, views = [], of_any_size(views, self.execution)
         for position, (model, batch_loss) in enumerate(zip(self.models, losses, strict=True)):
             began = time.perf_counter()
             with self.execution.autocast(), _seeded(model, draw, views.device):
@@ -81,10 +82,10 @@ class Loop:
 class Vmap:
     """Models of one shape as one: their parameters and buffers become slices of stacked tensors."""
 
-    def __init__(self, models: Sequence[nn.Module], execution: Execution, compiled: bool = False) -> None:
+    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
         self.models, self.execution = models, execution
         self.on_cuda = execution.torch_device.type == "cuda"
-        self.outputs = self._compiled() if compiled else self._outputs
+        self.outputs = self._compiled() if execution.compiled else self._outputs
         self.skeleton = deepcopy(models[0]).to("meta")
         self.parameters = _stacked([dict(model.named_parameters()) for model in models])
         self.buffers = _stacked([dict(model.named_buffers()) for model in models])
@@ -120,7 +121,8 @@ class Vmap:
 
     def _compiled(self) -> Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], Tensor]:
         mode = "reduce-overhead" if self.on_cuda else None
-        return torch.compile(self._outputs, backend=COMPILE_BACKEND, mode=mode, dynamic=False)
+        allow_variants()
+        return torch.compile(self._outputs, backend=_compiling.COMPILE_BACKEND, mode=mode, dynamic=False)
 
 
 class Mixed:
@@ -129,7 +131,7 @@ class Mixed:
     A model that is alone in its shape, and those of other packages, which promise nothing under vmap, run in a `Loop`.
     """
 
-    def __init__(self, models: Sequence[nn.Module], execution: Execution, compiled: bool = False) -> None:
+    def __init__(self, models: Sequence[nn.Module], execution: Execution) -> None:
         shapes: dict[str, list[int]] = {}
         for position, model in enumerate(models):
             # The text of a module tells its layers and their settings.
@@ -138,7 +140,7 @@ class Mixed:
         for where in shapes.values():
             ours = [models[position] for position in where]
             alone = len(ours) == 1 or isinstance(ours[0], Bridged)
-            self.groups.append((where, Loop(ours, execution) if alone else Vmap(ours, execution, compiled)))
+            self.groups.append((where, Loop(ours, execution) if alone else Vmap(ours, execution)))
 
     def backward(self, views: Tensor, losses: Sequence[BatchLoss], draw: int) -> list[Tensor]:
         """As `Loop.backward`."""
@@ -149,8 +151,8 @@ class Mixed:
 
 
 def build_stack(stack: str, models: Sequence[nn.Module], execution: Execution) -> Loop | Mixed:
-    """The stack of that kind (`loop`, `vmap` or `compiled`) over models that are on the device."""
-    return Loop(models, execution) if stack == "loop" else Mixed(models, execution, compiled=stack == "compiled")
+    """The stack of that kind (`loop` or `vmap`) over models that are on the device."""
+    return Loop(models, execution) if stack == "loop" else Mixed(models, execution)
 
 
 @contextmanager

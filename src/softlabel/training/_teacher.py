@@ -353,7 +353,7 @@ def _identity(
         "revision": REVISION,
         "seed": seed,
         "save_every": save_every,
-        "execution": plain(execution),
+        "execution": execution.identity,
     }
 
 
