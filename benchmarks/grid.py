@@ -11,7 +11,7 @@ started anew every epoch (DataLoader's default), with persistent ones, and with 
 the fastest.
 
 Then: where the physical limit is (the students' arithmetic over a large matrix product's rate in the same precision),
-what the two kinds of stack cost, and how the cost of a student's step grows with arms, classes and pixels.
+what the two kinds of stack cost, what compiling the models brings, and how the cost of a student's step grows with arms, classes and pixels.
 """
 
 import argparse
@@ -248,6 +248,12 @@ def main() -> None:
     tell("softlabel, stack loop", loop)
     vmap = our_grid(sets, data, given.model, protocol, execution, "vmap")
     tell("softlabel, stack vmap", vmap)
+    quick = replace(execution, compiled=True)
+    began = time.perf_counter()
+    our_grid(sets[:1], data, given.model, replace(protocol, epochs=2), quick, "loop")
+    first = time.perf_counter() - began
+    compiled = our_grid(sets, data, given.model, protocol, quick, "loop")
+    tell("softlabel, stack loop, compiled", compiled)
     ours = vmap if resolve_stack("auto", execution) == "vmap" else loop
     fastest = min(sum(seconds) for _, *seconds in plain)
     print(f"\nratio against the fastest plain loop: {fastest / sum(ours):.2f}; "
@@ -255,6 +261,8 @@ def main() -> None:
     trained = ours[0]
     print(f"training alone, against the fastest: {min(line[1] for line in plain) / trained:.2f}; "
           f"against DataLoader's defaults: {plain[0][1] / trained:.2f}")  # fmt: skip
+    print(f"compiled: {fastest / sum(compiled):.2f} against the fastest plain loop, {sum(loop) / sum(compiled):.2f} against "
+          f"the loop as it is; the first two epochs, which compile, took {first:.1f} s and are not counted")  # fmt: skip
     flops, peak = steps * step_flops(given.model, data.info, batch), matrix_rate(execution)
     print(f"students' arithmetic: {flops / trained / 1e9:.0f} GFLOP/s, {100 * flops / trained / peak:.0f} % of the "
           f"{peak / 1e9:.0f} GFLOP/s of a large matrix product in {execution.precision}")  # fmt: skip

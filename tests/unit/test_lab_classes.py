@@ -10,6 +10,7 @@ from softlabel.core import ConfigError, Dataset, stream
 from softlabel.distill import distill
 from softlabel.evaluation import Comparison, find_protocol
 from softlabel.evaluation._label_facts import label_facts
+from softlabel.evaluation._manifest import _unlearned
 from softlabel.lab import HIERARCHIES, check_hierarchy, kinship, read_hierarchy
 from softlabel.models import build_model
 from softlabel.training import Execution, Normaliser, Teacher
@@ -112,3 +113,16 @@ def test_one_teacher_alone_has_no_facts_unless_asked(tiny_data: Dataset, executi
     asked = Comparison(losses=("soft_ce",), plots=({"kind": "classes"},), **settings)
     assert len(label_facts(asked, tiny_data, teachers, execution)) == 1
     assert label_facts(Comparison(losses=("ce",), **settings), tiny_data, {}, execution) == []
+
+
+@pytest.mark.parametrize("groups", [{"a": "x", "b": "x", "c": "x"}, {"a": "x", "b": "y", "c": "z"}])
+def test_groups_that_compare_nothing_are_refused(groups: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="needs two groups or more, and one of them with two classes"):
+        check_hierarchy(groups, ("a", "b", "c"), "toy.json")
+
+
+def test_a_teacher_that_learned_nothing_is_noted(tiny_data: Dataset) -> None:
+    guess = 1 / tiny_data.info.classes
+    said = [{"name": "early", "agreement": 1.2 * guess}, {"name": "late", "agreement": 2 * guess}]
+    [note] = _unlearned(said, tiny_data)
+    assert note.startswith(f"The labels of 'early' agree with the class of {120 * guess:.1f} % of train images")

@@ -160,7 +160,7 @@ def test_left_out_sizes_are_foretold_by_the_law_and_naively() -> None:
     made = surface(line(0.7, 0.5, 0.6), line(0.6, 0.4, 0.6, kept=2))
     held = hold_out(made)
     assert held is not None
-    assert (held.cells, held.inside[3]) == (12, 8)
+    assert (held.cells, held.inside.cells) == (12, 8)
     assert held.law < 1e-3
     near, straight = [], []
     for one in made.lines:
@@ -175,8 +175,8 @@ def test_left_out_sizes_are_foretold_by_the_law_and_naively() -> None:
                 )
                 straight.append((float(np.interp(math.log(size.ipc), x, y)) - size.accuracy) ** 2)
     assert held.neighbour == pytest.approx(math.sqrt(sum(near) / 12))
-    assert held.inside[2] == pytest.approx(math.sqrt(sum(straight) / 8))
-    assert held.inside[1] < held.neighbour
+    assert held.inside.straight == pytest.approx(math.sqrt(sum(straight) / 8))
+    assert held.inside.neighbour < held.neighbour
 
 
 def test_a_size_is_left_out_of_all_lines_at_once() -> None:
@@ -186,7 +186,7 @@ def test_a_size_is_left_out_of_all_lines_at_once() -> None:
                                        for size in one.sizes)) for one in lines]  # fmt: skip
     held = hold_out(surface(*bumped))
     assert held is not None
-    assert held.inside[0] * math.sqrt(4) >= 0.045  # one of the four inner sizes is missed by nearly the whole bump
+    assert held.inside.law * math.sqrt(4) >= 0.045  # one of the four inner sizes is missed by nearly the whole bump
 
 
 def test_lines_of_four_sizes_cannot_lose_one() -> None:
@@ -253,3 +253,12 @@ def test_studies_without_a_surface() -> None:
         read_surface(_study(plots=[]), "somewhere")
     with pytest.raises(StoreError, match="No cell of the surface at somewhere has finished"):
         read_surface(_study(arms=[]), "somewhere")
+
+
+def test_an_exponent_at_its_bound_says_so_and_the_ceiling_has_an_interval() -> None:
+    [straight] = fit_laws(surface(line(0.9, 0.8, 0.015)))  # as good as a straight line over the logarithm
+    [bent] = fit_laws(surface(line(0.7, 0.5, 0.6, noise=0.01)))
+    assert (straight.at_bound, bent.at_bound) == (True, False)
+    low, high = bent.ceiling
+    assert low < bent.asymptote < high
+    assert low == pytest.approx(float(np.quantile(bent.draws[:, 0], 0.025)))

@@ -161,7 +161,7 @@ class Advise:
     accuracy: float
     """The accuracy wanted, in percent."""
     json: bool = False
-    """Print the answer as JSON on stdout."""
+    """Print the answer as JSON on stdout; accuracies and errors there are fractions."""
 
     def run(self, session: Session) -> None:
         surface = read_surface(read_artifact(self.study, "study").meta, str(self.study))
@@ -170,17 +170,18 @@ class Advise:
         if self.json:
             told = [{"labels": one.line.name, "epoch": one.line.epoch, "kept": one.line.kept, "images": one.images,
                      "reached": one.reached, "note": one.note} for one in answers]  # fmt: skip
-            print_json({"dataset": surface.dataset, "accuracy": self.accuracy, "advice": told, "held_out": held})
+            print_json({"dataset": surface.dataset, "accuracy": self.accuracy / 100, "advice": told, "held_out": held})
             return
         rows = [(one.line.name, *_images(one)) for one in answers]
         columns = ("labels", "images per class", "95 % interval")
         print_table(f"For {self.accuracy:g} % on {surface.dataset}", columns, rows, numbers=2)
         if held is not None:
+            inside = held.inside
             print(
                 f"How far to trust it: sizes left out of the fit were missed by {100 * held.law:.1f} points (root mean "
                 f"square of {held.cells} cells); taking the next size's accuracy missed them by "
-                f"{100 * held.neighbour:.1f}. Of sizes between others: the law {100 * held.inside[0]:.1f}, the next "
-                f"size {100 * held.inside[1]:.1f}, a straight line between both sides {100 * held.inside[2]:.1f}."
+                f"{100 * held.neighbour:.1f}. Of sizes between others: the law {100 * inside.law:.1f}, the next "
+                f"size {100 * inside.neighbour:.1f}, a straight line between both sides {100 * inside.straight:.1f}."
             )
         else:
             print("How far to trust it cannot be told: that takes five numbers of images per class or more (--ipc).")

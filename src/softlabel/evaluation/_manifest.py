@@ -23,6 +23,7 @@ from softlabel.training import Execution, Normaliser, Protocol, Teacher, environ
 
 LABELS_SHOWN_PER_SET = 4
 TOP = 5
+BARELY = 1.5  # times the agreement of a guess
 LARGE = 12  # arms; a study with more is shown as a grid
 
 
@@ -51,6 +52,7 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
     """All that a report needs to know: settings, sets, arms with their statistics, verdicts, labels to show."""
     comparison, data, sets, loaded = found.comparison, found.data, found.sets, found.loaded
     resolution = 1 / len(data.test)
+    said = label_facts(comparison, data, found.teachers, found.execution)
     meta = {
         "name": comparison.name,
         "title": comparison.title,
@@ -68,9 +70,9 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
         "comparisons": compare_arms(comparison, found.groups, _sizes(sets, loaded), resolution=resolution),
         "plots": [plain(plot) for plot in comparison.plots],
         "choosing": comparison.selection,
-        "label_facts": label_facts(comparison, data, found.teachers, found.execution),
+        "label_facts": said,
         "labels_shown": _labels_shown(comparison, sets, loaded, found.teachers, found.execution),
-        "notes": _notes(comparison, data),
+        "notes": [*_notes(comparison, data), *_unlearned(said, data)],
         "environment": environment(found.execution),
     }
     if comparison.steps:
@@ -252,3 +254,15 @@ def _notes(comparison: Comparison, data: Dataset) -> list[str]:
             f"is not trained to convergence."
         )
     return notes
+
+
+def _unlearned(said: Sequence[Mapping[str, Any]], data: Dataset) -> list[str]:
+    """Teachers whose labels name the class of hardly more train images than a guess would."""
+    guess = 1 / data.info.classes
+    return [
+        f"The labels of {entry['name']!r} agree with the class of {100 * entry['agreement']:.1f} % of train images, "
+        f"where a guess does with {100 * guess:.1f} %: that teacher has learned next to nothing, and its labels say as "
+        f"much. Train it longer."
+        for entry in said
+        if entry["agreement"] < BARELY * guess
+    ]

@@ -2,9 +2,10 @@
 
 from softlabel.lab._absent import Absent, absent
 from softlabel.lab._advise import Advice, advise
+from softlabel.lab._answers import answers
 from softlabel.lab._choices import Choice, choices
 from softlabel.lab._classes import HIERARCHIES, Kinship, check_hierarchy, kinship, read_hierarchy
-from softlabel.lab._law import HeldOut, Law, Prediction, fit_laws, hold_out
+from softlabel.lab._law import HeldOut, Inside, Law, Prediction, fit_laws, hold_out
 from softlabel.lab._surface import HARD, Line, Size, Surface, front, read_surface
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Advice",
     "Choice",
     "HeldOut",
+    "Inside",
     "Kinship",
     "Law",
     "Line",
@@ -22,6 +24,7 @@ __all__ = [
     "Surface",
     "absent",
     "advise",
+    "answers",
     "check_hierarchy",
     "choices",
     "fit_laws",

@@ -76,7 +76,7 @@ def check_hierarchy(groups: Mapping[str, Any], class_names: Sequence[str], where
     """`groups` in the order of the classes.
 
     Raises:
-        ConfigError: a class without a group, or a group for what is no class.
+        ConfigError: a class without a group, a group for what is no class, or groups that compare nothing.
     """
     missing = [name for name in class_names if name not in groups]
     strange = sorted(set(groups) - set(class_names))
@@ -86,5 +86,10 @@ def check_hierarchy(groups: Mapping[str, Any], class_names: Sequence[str], where
         raise ConfigError(
             f"The class hierarchy {where} does not fit the {len(class_names)} classes of the data: {'; '.join(told)}. "
             f"Give every class its group, by its name in the data (softlabel ls datasets)."
+        )
+    if not 1 < len({groups[name] for name in class_names}) < len(class_names):
+        raise ConfigError(
+            f"The class hierarchy {where} sets no class apart from others of its group and of other groups: it needs "
+            f"two groups or more, and one of them with two classes."
         )
     return {name: str(groups[name]) for name in class_names}

@@ -59,6 +59,17 @@ class Law:
     error: float
     draws: Array
 
+    @property
+    def ceiling(self) -> tuple[float, float]:
+        """The 95 % interval of A."""
+        low, high = np.quantile(self.draws[:, 0], (0.025, 0.975))
+        return float(low), float(high)
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether beta lies at an end of what is searched: the sizes measured do not say how fast images saturate."""
+        return not BETAS[0] * 1.01 < self.beta < BETAS[1] / 1.01
+
     def accuracy(self, ipc: float) -> Prediction:
         """At so many images per class.
 
@@ -98,14 +109,27 @@ class HeldOut:
         law: of the law, refitted without the size.
         neighbour: of the naive forecast: the accuracy of the same line's next size, on a logarithmic scale.
         cells: how many were foretold.
-        inside: of the cells between others, where nobody has to extrapolate: the errors of the law, of the next size,
-            and of a straight line between the two sizes beside, over the logarithm; and how many cells.
+        inside: the same for the cells between others alone, where nobody has to extrapolate.
     """
 
     law: float
     neighbour: float
     cells: int
-    inside: tuple[float, float, float, int]
+    inside: "Inside"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """How well cells between others are foretold; errors as in `HeldOut`.
+
+    Attributes:
+        straight: of a straight line between the two sizes beside, over the logarithm.
+    """
+
+    law: float
+    neighbour: float
+    straight: float
+    cells: int
 
 
 def fit_laws(surface: Surface, seed: int = 0) -> list[Law]:
@@ -152,7 +176,12 @@ def hold_out(surface: Surface) -> HeldOut | None:
         law=_rms([law for law, _, _ in errors]),
         neighbour=_rms([near for _, near, _ in errors]),
         cells=len(errors),
-        inside=(*(_rms([error[place] for error in inner]) for place in range(3)), len(inner)),  # type: ignore[arg-type]
+        inside=Inside(
+            law=_rms([law for law, _, _ in inner]),
+            neighbour=_rms([near for _, near, _ in inner]),
+            straight=_rms([straight for _, _, straight in inner]),
+            cells=len(inner),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from softlabel.core import ConfigError
 
-ARCH = "convnet-3:norm=instance"
+ARCH = "convnet-3:norm=instance,width=64"  # half the usual width: made for CPUs, as the epochs are
 EXPERT_EPOCHS, QUICK_EXPERT_EPOCHS = 24, 3
 PROTOCOL = "no-distillation-adamw"
 EARLY = 1 / 3  # of the experts' epochs: where studies of one expert stop it

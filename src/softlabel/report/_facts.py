@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from softlabel.core import DatasetInfo, StoreError
-from softlabel.lab import Absent, Choice, Surface, absent, choices, read_surface
+from softlabel.lab import Absent, Choice, Surface, absent, answers, choices, read_surface
 from softlabel.report._label_facts import LabelFacts, parse_label_facts
 from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
@@ -191,6 +191,7 @@ class StudyFacts:
     surface: Surface | None = None
     choices: tuple[Choice, ...] = ()
     absent: tuple[Absent, ...] = ()
+    answers: tuple[str, ...] = ()
     label_facts: tuple[LabelFacts, ...] = ()
 
     @property
@@ -275,6 +276,7 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         surface=_surface(meta),
         choices=tuple(choices(meta)),
         absent=tuple(absent(meta)),
+        answers=tuple(answers(meta)),
         label_facts=parse_label_facts(meta),
     )
 

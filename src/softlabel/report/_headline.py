@@ -1,4 +1,4 @@
-"""The study's main finding in one sentence, derived from its comparisons."""
+"""The study's main finding in words, derived from its arms and comparisons."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +16,9 @@ _NONE_MADE = "could not be made"
 def headline(meta: Mapping[str, Any]) -> str:
     """The main finding in plain words.
 
-    The first comparison whose arms gave results is taken: a study lists the question it was made for first.
-    Picking the largest difference instead would report the luckiest of many.
+    A study of labels answers its own question. Of others the first comparison whose arms gave results is taken: a
+    study lists the question it was made for first. Picking the largest difference instead would report the luckiest
+    of many.
 
     Raises:
         StoreError: `meta` is no study manifest.
@@ -27,6 +28,8 @@ def headline(meta: Mapping[str, Any]) -> str:
 
 def headline_of(facts: StudyFacts) -> str:
     """`headline` for facts that are parsed already."""
+    if facts.answers:
+        return " ".join(facts.answers)
     made = next((entry for entry in facts.comparisons if entry.difference is not None), None)
     if made is not None:
         return finding(facts, made)

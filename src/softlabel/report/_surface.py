@@ -128,7 +128,10 @@ def _levels(laws: Sequence[Law]) -> tuple[float, ...]:
 
 def _row(law: Law, levels: Sequence[float]) -> LawRow:
     told = tuple(_needed(law, level / 100) for level in levels)
-    return LawRow(name=law.line.name, asymptote=f"{100 * law.asymptote:.1f}", beta=f"{law.beta:.2f}", images=told)
+    low, high = law.ceiling
+    asymptote = f"{100 * law.asymptote:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+    beta = f"{law.beta:.2f}{'*' if law.at_bound else ''}"
+    return LawRow(name=law.line.name, asymptote=asymptote, beta=beta, images=told)
 
 
 def _needed(law: Law, accuracy: float) -> str:

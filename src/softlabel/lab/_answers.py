@@ -1,0 +1,155 @@
+"""What a study of labels found, in sentences: each answers a question that the study was made for."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from softlabel.lab._absent import absent
+from softlabel.lab._choices import choices
+from softlabel.lab._surface import read_surface
+
+SOFT = "soft_ce"
+_SWAP = re.compile(r"fixed\+swap:rank=(\d+)")
+_KEEP = re.compile(r"fixed\+keep:top=(\d+)")
+_FIRST_RANKS = 3
+
+Arms = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def answers(meta: Mapping[str, Any]) -> list[str]:
+    """The findings of a study's manifest; none for a study whose comparisons say it best.
+
+    Differences are between means over seeds, in points.
+    """
+    arms = {
+        (arm["axes"]["set"], arm["axes"]["labels"]): arm
+        for arm in meta["arms"]
+        if (arm.get("axes") or {}).get("loss") == SOFT and arm["final"] and not arm.get("failed")
+    }
+    whole = _whole(arms)
+    found = [*_chosen(meta)]
+    for set_name in dict.fromkeys(name for name, _ in arms) if whole else ():
+        found += [*_swaps(arms, set_name, whole), *_enough(meta, arms, set_name, whole)]
+    return [*found, *_images(meta), *_absent(meta), *_fewer(meta)]
+
+
+def _chosen(meta: Mapping[str, Any]) -> Iterator[str]:
+    found = choices(meta)
+    several = [len({place[i] for one in found for place in (one.chosen, one.best)}) > 1 for i in range(2)]
+    several = several if any(several) else [True, False]
+
+    def said(place: Sequence[str]) -> str:
+        return ", ".join(part for part, tell in zip(place, several, strict=True) if tell)
+
+    for one in found:
+        told = f"{one.set}: {said(one.chosen)} is chosen on the selection split and reaches {_percent(one.accuracy)} %"
+        if one.chosen == one.best:
+            yield f"{told}, the best on the test split too."
+        else:
+            yield f"{told}; on the test split {said(one.best)} looks best, with {_percent(one.best_accuracy)} %."
+
+
+def _swaps(arms: Arms, set_name: str, whole: str) -> Iterator[str]:
+    costs = {
+        int(match[1]): arms[set_name, whole]["final"]["mean"] - arm["final"]["mean"]
+        for (name, labels), arm in arms.items()
+        if name == set_name and (match := _SWAP.fullmatch(labels))
+    }
+    if (set_name, whole) in arms and len(costs) > 1:
+        ranks = sorted(costs)
+        shown = dict.fromkeys((*ranks[:_FIRST_RANKS], ranks[-1]))
+        told = [f"entry {rank}: {100 * costs[rank]:.1f}" for rank in shown]
+        yield f"{set_name}: points lost by swapping one entry with the smallest: {', '.join(told)} (1 is the largest)."
+
+
+def _enough(meta: Mapping[str, Any], arms: Arms, set_name: str, whole: str) -> Iterator[str]:
+    """The fewest entries from which on nothing is told apart from the whole label, by the paired verdicts."""
+    if (set_name, whole) not in arms:
+        return
+    names = {
+        int(match[1]): arm["name"]
+        for (name, labels), arm in arms.items()
+        if name == set_name and labels != whole and (match := _KEEP.fullmatch(labels))
+    }
+    control = arms[set_name, whole]["name"]
+    against = [entry for entry in meta["comparisons"] if entry["against"] == control]
+    worse = {entry["arm"] for entry in against if entry["verdict"] == "worse"}
+    enough = None
+    for top in sorted(names, reverse=True):
+        if names[top] in worse:
+            break
+        enough = top
+    if enough is not None:
+        total = _KEEP.fullmatch(whole)[1]  # type: ignore[index]
+        lost = 100 * (arms[set_name, whole]["final"]["mean"] - _mean(meta, names[enough]))
+        yield (
+            f"{set_name}: labels of the {enough} largest entries of {total} cannot be told from whole ones "
+            f"({lost:+.1f} points lost)."
+        )
+    elif names:
+        yield f"{set_name}: every number of kept entries tried is worse than whole labels."
+
+
+def _images(meta: Mapping[str, Any]) -> Iterator[str]:
+    """The best way of taking images beside random ones, of each size; only where a study compares several ways."""
+    methods = {entry["name"]: entry["method"] for entry in meta["sets"]}
+    if len(set(methods.values())) < 2:
+        return
+    arms = {arm["name"]: arm for arm in meta["arms"] if (arm.get("axes") or {}).get("loss") == SOFT and arm["final"]}
+    for control in (arm for arm in arms.values() if methods.get(arm["set"], "") == "random"):
+        rivals = [
+            entry for entry in meta["comparisons"]
+            if entry["against"] == control["name"] and entry["arm"] in arms and entry["difference"]
+        ]  # fmt: skip
+        if rivals:
+            best = max(rivals, key=lambda entry: entry["difference"]["mean"])
+            better = sum(entry["verdict"] == "better" for entry in rivals)
+            yield (
+                f"Of {len(rivals)} ways to take images, {better or 'none'} {'are' if better > 1 else 'is'} better than "
+                f"{control['set']}; highest: {arms[best['arm']]['set']}, {100 * best['difference']['mean']:+.1f} "
+                f"points, the best of so many."
+            )
+
+
+def _absent(meta: Mapping[str, Any]) -> Iterator[str]:
+    rows = absent(meta)
+    if rows:
+        control, images, entries = (
+            sum(getattr(row, part) for row in rows) / len(rows)
+            for part in ("control", "without_images", "without_entries")
+        )
+        yield (
+            f"Of a class whose images are missing, students know {_percent(images)} % by the labels of other images "
+            f"({_percent(control)} % with everything); without its entries in these, {_percent(entries)} %."
+        )
+
+
+def _fewer(meta: Mapping[str, Any]) -> Iterator[str]:
+    """Which soft labels reach with the fewest images, as measured, what hard labels reach with the most."""
+    if not any(entry.get("kind") == "surface" for entry in meta.get("plots") or ()):
+        return
+    lines = read_surface(meta, "this study").lines
+    hard = next((line.sizes[-1] for line in lines if line.epoch is None), None)
+    if hard is None:
+        return
+    cells = [(size.ipc, -size.accuracy, line.name) for line in lines if line.epoch is not None for size in line.sizes]
+    told = f"Hard labels reach {_percent(hard.accuracy)} % with {hard.ipc} images per class"
+    enough = min((cell for cell in cells if -cell[1] >= hard.accuracy), default=None)
+    if enough is None:
+        yield f"{told}; no soft label tried reaches that with as many."
+    else:
+        yield f"{told}; {enough[2]} reach {_percent(-enough[1])} % with {enough[0]}."
+
+
+def _whole(arms: Arms) -> str:
+    """The spec of labels that keep all entries: the most that any arm keeps; empty where none keeps some."""
+    kept = {int(match[1]): labels for _, labels in arms if (match := _KEEP.fullmatch(labels))}
+    return kept[max(kept)] if kept else ""
+
+
+def _mean(meta: Mapping[str, Any], name: str) -> float:
+    return next(float(arm["final"]["mean"]) for arm in meta["arms"] if arm["name"] == name)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -1,0 +1,117 @@
+"""The sentences in which a study of labels answers its own question."""
+
+from typing import Any
+
+from softlabel.lab import answers
+
+WHOLE = "fixed+keep:top=10"
+
+
+def arm(set_name: str, labels: str, mean: float, **more: Any) -> dict[str, Any]:
+    axes = {"set": set_name, "labels": labels, "loss": "soft_ce", "teacher": "epoch 8", **more.pop("axes", {})}
+    final = {"mean": mean, "std": 0.01, "n": 3}
+    return {
+        "name": f"{set_name} / {labels}",
+        "set": set_name,
+        "axes": axes | more.pop("axes", {}),
+        "final": final,
+    } | more
+
+
+def study(*arms: dict[str, Any], verdicts: tuple[tuple[str, str, float, str], ...] = (), **more: Any) -> dict[str, Any]:
+    comparisons = [
+        {"arm": one, "against": other, "difference": {"mean": mean}, "verdict": verdict}
+        for one, other, mean, verdict in verdicts
+    ]
+    return {"arms": list(arms), "comparisons": comparisons, "sets": [], "plots": [], **more}
+
+
+def test_a_choice_is_told_with_what_looked_best() -> None:
+    def one(epoch: int, selection: float, final: float, set_name: str = "IPC 1") -> dict[str, Any]:
+        return arm(set_name, "fixed", final, axes={"teacher": f"epoch {epoch}"}, selection={"mean": selection})
+
+    made = study(
+        one(1, 0.5, 0.4), one(4, 0.4, 0.45), one(1, 0.1, 0.1, "IPC 9"), one(4, 0.2, 0.2, "IPC 9"), choosing=True
+    )
+    assert answers(made) == [
+        "IPC 1: epoch 1 is chosen on the selection split and reaches 40.0 %; on the test split epoch 4 looks best, "
+        "with 45.0 %.",
+        "IPC 9: epoch 4 is chosen on the selection split and reaches 20.0 %, the best on the test split too.",
+    ]
+
+
+def test_a_choice_names_the_labels_where_these_are_chosen_too() -> None:
+    def one(labels: str, selection: float) -> dict[str, Any]:
+        return arm("IPC 1", labels, 0.3, selection={"mean": selection})
+
+    [told] = answers(
+        study(one("fixed+temper:temperature=2", 0.2), one("fixed+temper:temperature=1", 0.3), choosing=True)
+    )
+    assert told.startswith("IPC 1: fixed+temper:temperature=1 is chosen on the selection split and reaches 30.0 %; on")
+
+
+def test_what_a_swapped_entry_costs() -> None:
+    costs = {1: 0.3, 2: 0.1, 3: 0.04, 4: 0.02, 9: -0.01}
+    made = study(arm("A", WHOLE, 0.5), *(arm("A", f"fixed+swap:rank={r}", 0.5 - c) for r, c in costs.items()))
+    assert answers(made) == [
+        "A: points lost by swapping one entry with the smallest: entry 1: 30.0, entry 2: 10.0, entry 3: 4.0, entry 9: "
+        "-1.0 (1 is the largest)."
+    ]
+
+
+def keeps(*worse: int) -> dict[str, Any]:
+    tops = (1, 2, 4, 8)
+    return study(
+        arm("A", WHOLE, 0.5),
+        *(arm("A", f"fixed+keep:top={top}", 0.4 + top / 100) for top in tops),
+        verdicts=tuple(
+            (f"A / fixed+keep:top={top}", f"A / {WHOLE}", -0.1, "worse" if top in worse else "not distinguishable")
+            for top in tops
+        ),
+    )
+
+
+def test_how_many_entries_are_enough() -> None:
+    told = "A: labels of the {} largest entries of 10 cannot be told from whole ones ({} points lost)."
+    assert answers(keeps(1, 2)) == [told.format(4, "+6.0")]
+    assert answers(keeps(2)) == [told.format(4, "+6.0")]  # one entry alone is not enough when two are worse
+    assert answers(keeps(1, 2, 4, 8)) == ["A: every number of kept entries tried is worse than whole labels."]
+
+
+def test_which_images_to_take() -> None:
+    names = ("random", "herding", "k-centre")
+    sets = [{"name": name, "method": name} for name in names]
+    made = study(
+        *(arm(name, "fixed", 0.3) for name in names),
+        sets=sets,
+        verdicts=(("herding / fixed", "random / fixed", 0.02, "better"),
+                  ("k-centre / fixed", "random / fixed", -0.01, "worse")),
+    )  # fmt: skip
+    assert answers(made) == [
+        "Of 2 ways to take images, 1 is better than random; highest: herding, +2.0 points, the best of so many."
+    ]
+
+
+def test_what_hard_labels_need_more_images_for() -> None:
+    plot = {"kind": "surface", "ipc": {"one": 1, "ten": 10}, "epochs": {"epoch 8": 8}, "kept": {WHOLE: 10}}
+
+    def hard(set_name: str, mean: float) -> dict[str, Any]:
+        return arm(set_name, "hard", mean, axes={"teacher": "none", "loss": "ce"})
+
+    cells = (hard("one", 0.1), hard("ten", 0.2), arm("one", WHOLE, 0.15), arm("ten", WHOLE, 0.4))
+    info = {"dataset": {"name": "toy", "class_names": ["a"] * 10}, "plots": [plot]}
+    told = "Hard labels reach 20.0 % with 10 images per class; top 10 of epoch 8 reach "
+    assert answers(study(*cells, **info)) == [told + "40.0 % with 10."]
+    assert answers(study(*cells[:2], arm("one", WHOLE, 0.25), **info)) == [told + "25.0 % with 1."]
+    assert answers(study(*cells[:3], **info)) == [
+        "Hard labels reach 20.0 % with 10 images per class; no soft label tried reaches that with as many."
+    ]
+
+
+def test_an_ordinary_study_is_told_by_its_comparisons() -> None:
+    assert answers(study(arm("A", "fixed", 0.4), verdicts=(("A / fixed", "A / fixed", 0.0, "better"),))) == []
+
+
+def test_failed_arms_are_left_out() -> None:
+    broken = arm("A", "fixed+swap:rank=1", 0.0) | {"final": None, "failed": [{"seed": 0, "error": "no"}]}
+    assert answers(study(arm("A", WHOLE, 0.5), broken, arm("A", "fixed+swap:rank=2", 0.4))) == []
