@@ -11,7 +11,8 @@ started anew every epoch (DataLoader's default), with persistent ones, and with 
 the fastest.
 
 Then: where the physical limit is (the students' arithmetic over a large matrix product's rate in the same precision),
-what the two kinds of stack cost, what compiling the models brings, and how the cost of a student's step grows with arms, classes and pixels.
+what the two kinds of stack cost, what compiling the models brings, and how the cost of a student's step grows with
+arms, classes and pixels.
 """
 
 import argparse
@@ -261,8 +262,8 @@ def main() -> None:
     trained = ours[0]
     print(f"training alone, against the fastest: {min(line[1] for line in plain) / trained:.2f}; "
           f"against DataLoader's defaults: {plain[0][1] / trained:.2f}")  # fmt: skip
-    print(f"compiled: {fastest / sum(compiled):.2f} against the fastest plain loop, {sum(loop) / sum(compiled):.2f} against "
-          f"the loop as it is; the first two epochs, which compile, took {first:.1f} s and are not counted")  # fmt: skip
+    print(f"compiled: {fastest / sum(compiled):.2f} against the fastest plain loop, {sum(loop) / sum(compiled):.2f} "
+          f"against the loop as it is; the first two epochs, which compile, took {first:.1f} s and are not counted")  # fmt: skip
     flops, peak = steps * step_flops(given.model, data.info, batch), matrix_rate(execution)
     print(f"students' arithmetic: {flops / trained / 1e9:.0f} GFLOP/s, {100 * flops / trained / peak:.0f} % of the "
           f"{peak / 1e9:.0f} GFLOP/s of a large matrix product in {execution.precision}")  # fmt: skip
