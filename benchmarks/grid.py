@@ -263,8 +263,8 @@ def main() -> None:
     print(f"training alone, against the fastest: {min(line[1] for line in plain) / trained:.2f}; "
           f"against DataLoader's defaults: {plain[0][1] / trained:.2f}")  # fmt: skip
     against_plain, against_loop = fastest / sum(compiled), sum(loop) / sum(compiled)
-    print(f"compiled: {against_plain:.2f} against the fastest plain loop, {against_loop:.2f} against the loop as it is; "
-          f"two epochs that compile took {first:.1f} s before")  # fmt: skip
+    print(f"compiled: {against_plain:.2f} against the fastest plain loop, {against_loop:.2f} against the loop as it "
+          f"is; two epochs that compile took {first:.1f} s before")  # fmt: skip
     flops, peak = steps * step_flops(given.model, data.info, batch), matrix_rate(execution)
     print(f"students' arithmetic: {flops / trained / 1e9:.0f} GFLOP/s, {100 * flops / trained / peak:.0f} % of the "
           f"{peak / 1e9:.0f} GFLOP/s of a large matrix product in {execution.precision}")  # fmt: skip

@@ -225,7 +225,7 @@ def test_label_specs() -> None:
     assert spec.spec == "fixed+temper:temperature=2+keep:top=4"
     assert LabelSpec.parse(spec.spec) == spec
     assert LabelSpec.parse("argmax") == LabelSpec(None, (Edit("argmax"),))
-    with pytest.raises(UnknownNameError, match="There is no label regime or edit named 'sometimes'"):
+    with pytest.raises(UnknownNameError, match="There is no label regime, edit or codec named 'sometimes'"):
         LabelSpec.parse("sometimes")
 
 

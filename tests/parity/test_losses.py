@@ -372,7 +372,7 @@ def test_an_unknown_loss_lists_the_choices_and_the_nearest() -> None:
     ("spec", "message"),
     [
         ("gift:gama=0.1", "The loss 'gift' has no option 'gama'. Its options are: gamma, alpha."),
-        ("ce:weight=1", "The loss 'ce' has no option 'weight'. Its options are: none."),
+        ("ce:weight=1", "The loss 'ce' has no option 'weight'. Its options are: smoothing."),
         ("gift:gamma=1.5", "The option 'gamma' of the loss 'gift' must be a number from 0 to 1. Got 1.5 instead."),
         ("kl:temperature=0", "The option 'temperature' of the loss 'kl' must be a number from 1e-06 to inf. Got 0"),
         ("kl:temperature=warm", "must be a number from 1e-06 to inf. Got 'warm' instead."),

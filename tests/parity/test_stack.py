@@ -195,7 +195,7 @@ def test_trainees_that_share_no_views_are_refused(tiny_data: Dataset) -> None:
     execution, source = resolve_execution("cpu", "fp32"), labels(tiny_data)
     stack = trainees(tiny_data, source, ("convnet-1:width=4",) * 3)
     stack[2] = replace(stack[2], protocol=replace(stack[2].protocol, epochs=4))
-    with pytest.raises(ConfigError, match="differ in views, batch size or epochs"):
+    with pytest.raises(ConfigError, match="differ in views, batch size, epochs or labelled epochs"):
         fit_stack(stack, tiny_data.train, info=tiny_data.info, seed=3, execution=execution)
     with pytest.raises(ConfigError, match="at least one model"):
         fit_stack([], tiny_data.train, info=tiny_data.info, seed=3, execution=execution)

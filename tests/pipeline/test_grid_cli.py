@@ -168,7 +168,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "workers": (("losses", "--workers", "2"), ["--address and --workers are Ray's", "--executor ray"]),
     "no-workers": (("losses", "--executor", "ray", "--workers", "0"), ["--workers must be 1 or more. Got 0"]),
     "tune": (("optimizers", "--tune", "--default-rates"), ["--tune and --default-rates exclude each other"]),
-    "stack": (("losses", "--stack", "pile"), ["no stack named 'pile'", "auto, compiled, loop, vmap"]),
+    "stack": (("losses", "--stack", "pile"), ["no stack named 'pile'", "auto, loop, vmap"]),
     "stack-size": (("losses", "--stack-size", "0"), ["--stack-size must be 1 or more. Got 0"]),
     "seeds": (("losses", "--seeds", "0"), ["at least one seed, and got none"]),
     "epochs": (("losses", "--epochs", "0"), ["1 epoch or more. Got 0"]),

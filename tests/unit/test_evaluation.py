@@ -27,11 +27,12 @@ from softlabel.evaluation import (
     find_protocol,
     full_data,
     paired_difference,
+    student_views,
     summarise,
     train_student,
     verdict,
 )
-from softlabel.labels import FixedLabels, HardLabels, fixed_labels, make_labels, online_labels
+from softlabel.labels import FixedLabels, HardLabels, LabelSpec, fixed_labels, make_labels, online_labels, read_labels
 from softlabel.models import build_model
 from softlabel.store import Store, read_artifact, save_distilled
 from softlabel.training import Checks, Execution, Protocol, Teacher, Trainee
@@ -225,7 +226,16 @@ def test_every_protocol_trains(
     name: str, train: Train, tiny_data: Dataset, teacher: Teacher, distilled: DistilledSet, execution: Execution
 ) -> None:
     protocol = find_protocol(name, epochs=2)
-    labels = make_labels(protocol.labels, teachers=[teacher], distilled=distilled, execution=execution)
+    taught = make_labels(protocol.labels, teachers=[teacher], distilled=distilled, execution=execution)
+    labels = read_labels(
+        taught,
+        LabelSpec(),
+        distilled,
+        regime=protocol.labels,
+        plan=student_views(distilled, protocol, 0),
+        epochs=protocol.labelled_epochs,
+        execution=execution,
+    )
     record = train(protocol=protocol, labels=labels)
     assert len(record["train_loss"]) == protocol.total_epochs >= 2
     assert 0 <= record["accuracy"]["final"] <= record["accuracy"]["best_test"] <= 1

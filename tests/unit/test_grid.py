@@ -167,7 +167,7 @@ def test_a_study_does_not_tell_who_was_done_first(
 
 @pytest.mark.parametrize("stack", ["pile", ""])
 def test_an_unknown_stack_stops_before_any_student(run: Compare, store: Store, stack: str) -> None:
-    with pytest.raises(UnknownNameError, match="auto, compiled, loop, vmap"):
+    with pytest.raises(UnknownNameError, match="auto, loop, vmap"):
         run(store, stack=stack, tolerant=True)
     assert not list(store.root.rglob("*.json"))
 

@@ -74,10 +74,13 @@ def test_arms_with_several_labels(comparison: Comparison) -> None:
     [
         ({"labels": ("fixed", "fixed")}, r"labels must differ\. Got fixed, fixed\."),
         ({"labels": ("hard",)}, "Hard labels are what the loss ce has"),
-        ({"labels": ("often",)}, "There is no label regime or edit named 'often'"),
+        ({"labels": ("often",)}, "There is no label regime, edit or codec named 'often'"),
         ({"labels": ("fixed+swap:rank=0",)}, "must be a whole number from 1 on. Got 0"),
         ({"labels": ("keep:top=2",)}, "The loss 'gift' needs the teacher's logits"),
-        ({"losses": ("soft_ce",), "labels": ("swap",), "steps": 2}, "Edited labels are for all classes at once"),
+        (
+            {"losses": ("soft_ce",), "labels": ("swap",), "steps": 2},
+            "Edited and stored labels are for all classes at once",
+        ),
     ],
 )
 def test_labels_that_no_student_can_learn_from(comparison: Comparison, changes: dict[str, Any], message: str) -> None:

@@ -18,11 +18,13 @@ from softlabel.training import (
     REGIMES,
     Checks,
     Execution,
+    HardPhase,
     History,
     Normaliser,
     Optimizer,
     Protocol,
     Schedule,
+    Tempering,
     environment,
     keep_freed_memory,
     measure_accuracy,
@@ -51,6 +53,9 @@ CHANGES: dict[str, list[Any]] = {
     "labels": ["hard", "fixed"],
     "loss": [Loss("kl"), Loss.parse("gift:gamma=0.1"), Loss.parse("gift:gamma=0.2")],
     "schedule": [Schedule(name="cosine"), Schedule(gamma=0.1), Schedule(warmup=0.1)],
+    "label_epochs": [3, 4],
+    "hard_phase": [HardPhase(), HardPhase(start=0.5), HardPhase(loss=Loss("ce"))],
+    "tempering": [Tempering(), Tempering(every=10), Tempering(calibrate=False)],
     "extra_epoch": [True],
     "norm_momentum": [0.19],
     "checks": [Checks(count=4), Checks(every=1), Checks(start=0.5)],
@@ -97,8 +102,11 @@ def test_labels_and_losses_are_changed_together() -> None:
     ("change", "message"),
     [
         ({"epochs": 0}, "A protocol needs 1 epoch or more. Got 0 instead."),
-        ({"views": "rdd"}, "There is no view policy named 'rdd'. Did you mean 'rded'? Choose one of: dsa, "),
-        ({"labels": "soft"}, "There is no label regime named 'soft'. Choose one of: fixed, hard, online."),
+        (
+            {"views": "rdd"},
+            "There is no view policy named 'rdd'. Did you mean 'rded'? Choose one of: ",
+        ),
+        ({"labels": "soft"}, "There is no label regime named 'soft'. Choose one of: fixed, hard, online, replay."),
         ({"batch": -1}, "A batch holds 1 image or more. Got -1 instead."),
     ],
 )
@@ -126,7 +134,7 @@ def test_every_listed_policy_works_and_can_be_named(name: str) -> None:
 
 
 def test_regimes_are_those_of_the_label_sources() -> None:
-    assert set(REGIMES) == {"hard", "fixed", "online"}
+    assert set(REGIMES) == {"hard", "fixed", "online", "replay"}
 
 
 # --- optimizers ------------------------------------------------------------------------------------------------

@@ -181,9 +181,10 @@ class LabelSource(Protocol):
     """Anything that gives soft labels for a batch of views.
 
     Attributes:
-        regime: `hard`, `fixed` (one label per image) or `online` (one per view).
-        space: of the labels: `logits`, or `probabilities` (whose logarithms `logits` then gives: for losses that need
-            no more than a softmax of them).
+        regime: `hard`, `fixed` (one label per image), `online` (one per view) or `replay` (one per view, stored).
+        space: of the labels: `logits`; `top logits`, where all but the largest are missing (a softmax of them is a
+            label, their values are not to be compared); or `probabilities` (whose logarithms `logits` then gives: for
+            losses that need no more than a softmax of them).
         fingerprint: names the labels; part of every run record's identity.
         label_bytes: bytes of stored labels.
         labeler_bytes: bytes of the models that must be shipped to make the labels.

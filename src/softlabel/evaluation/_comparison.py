@@ -105,17 +105,19 @@ class Comparison:
         for spec in self.label_specs:
             if spec.regime == "hard":
                 raise ConfigError("Hard labels are what the loss ce has. Name it among the losses.")
-            if spec.edits and self.steps:
-                raise ConfigError("Edited labels are for all classes at once. Leave the class-incremental steps out.")
-            for loss in self.soft_losses if spec.edits else ():
-                self.protocol.with_loss(loss).require_space("probabilities")
+            if (spec.edits or spec.codec) and self.steps:
+                raise ConfigError(
+                    "Edited and stored labels are for all classes at once. Leave the class-incremental steps out."
+                )
+            for loss in self.soft_losses if spec.edits or spec.codec else ():
+                self.protocol.with_loss(loss).require_space(spec.space("logits"))
 
     def check_spaces(self, families: Collection[str], stored: Mapping[tuple[str, int], LabelSource]) -> None:
         """Raises ConfigError when a loss cannot use the labels that a family has: logits, but for stored ones."""
         spaces = {source.space for source in stored.values()}
         spaces |= {"logits"} if set(families) - {name for name, _ in stored} else set()
         for spec, loss, space in product(self.label_specs, self.soft_losses, spaces):
-            self.protocol.with_loss(loss).require_space("probabilities" if spec.edits else space)
+            self.protocol.with_loss(loss).require_space(spec.space(space))
 
     @property
     def soft_losses(self) -> tuple[str, ...]:
@@ -214,7 +216,7 @@ def arms(
         for (teacher, labels), (label, optimizer) in product(labelled, settings):
             axes = {"set": set_name, "teacher": teacher, "labels": _told(labels, comparison) if soft else "hard",
                     "student": student, "optimizer": label, "loss": loss}  # fmt: skip
-            protocol = comparison.protocol.with_labels(labels.regime).with_loss(loss)
+            protocol = comparison.protocol.with_labels(labels.regime, labels.epochs).with_loss(loss)
             if _is_kept(axes, comparison.keep):
                 found.append(_arm(comparison, axes, replace(protocol, optimizer=optimizer), labels))
     if comparison.steps:
@@ -296,8 +298,7 @@ def check_data(comparison: Comparison, data: Dataset) -> None:
             f"{data.info.classes}. Ask for fewer steps."
         )
     for spec in comparison.label_specs:
-        for edit in spec.edits:
-            edit.require_classes(data.info.classes)
+        spec.check(data.info.classes)
 
 
 def check_inputs(
@@ -341,8 +342,8 @@ def check_inputs(
 def arm_labels(
     arm: Arm, seed: int, teachers: Teachers, stored: Stored, distilled: DistilledSet, execution: Execution
 ) -> LabelSource:
-    """The labels of an arm before any edits: hard ones when its loss looks at no teacher, those stored for its set, or
-    its teacher's."""
+    """The labels of an arm before any edits and codecs: hard ones when its loss looks at no teacher, those stored for
+    its set, or its teacher's."""
     if not arm.protocol.loss.needs_teacher:
         return HardLabels()
     source = stored.get((arm.set_name, seed))

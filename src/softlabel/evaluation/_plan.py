@@ -222,7 +222,7 @@ def plan_students(
         before = lines.get(arm.name, PlanLine(f"students {arm.name}", 0, 0, 0.0, 0))
         disk = RECORD_BYTES + 25 * protocol.total_epochs
         views = f"{arm.set_name} {arm.teacher} {arm.seen} {cell.seed}"
-        if not done and protocol.labels == "online" and views not in replays:
+        if not done and protocol.labels in ("online", "replay") and views not in replays:
             replays.add(views)
             disk += replay_bytes((protocol.total_epochs * count, arm.seen or data.info.classes))
         lines[arm.name] = replace(
@@ -250,7 +250,7 @@ def _stand_in(arm: Arm, teachers: Sequence[Teacher], data: Dataset) -> LabelSour
     """Labels of about the same cost, in the same space."""
     if arm.labels.edits:
         return FixedLabels(torch.full((len(data.train), data.info.classes), 0.1), space="probabilities")
-    if arm.protocol.labels == "online" and teachers:
+    if arm.protocol.labels in ("online", "replay") and teachers:
         return OnlineLabels(tuple(teachers), data.info)
     return FixedLabels(torch.zeros(len(data.train), data.info.classes))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from softlabel.core import UnknownNameError
 from softlabel.losses import Loss
-from softlabel.training import Checks, Optimizer, Protocol, Schedule
+from softlabel.training import Checks, HardPhase, Optimizer, Protocol, Schedule, Tempering
 
 GIFT = Protocol(
     name="gift",
@@ -60,7 +60,53 @@ NO_DISTILLATION = Protocol(
     checks=Checks(every=200),
 )
 
+LPLD = Protocol(
+    name="lpld",
+    source=(
+        "LPLD (NeurIPS 2024), its ImageNet-1K form: KL at T=20 without T^2, RandomResizedCrop from 8 %, CutMix on "
+        "every batch, and the labels of 30 epochs for 300 (its 10-fold pruning; replay:epochs=N takes others): whole "
+        "batches, drawn at random for every epoch. Its images, recovered class by class, are not part of a protocol."
+    ),
+    epochs=300,
+    batch=128,
+    views="crop-cutmix",
+    labels="replay",
+    label_epochs=30,
+    loss=Loss("kl"),
+    optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=1e-2),
+    schedule=Schedule(name="cosine"),
+    checks=Checks(every=50),
+)
+
 PROTOCOLS: dict[str, Protocol] = {
+    "lpld": LPLD,
+    "lpqld": replace(
+        LPLD,
+        name="lpqld",
+        source=(
+            "LPQLD (2604.18135), its ImageNet-1K form: LPLD's pool, the teacher's temperature falling from 20 to 2 by "
+            "0.7 every 30 epochs, the student's calibrated after every epoch. Its top-k labels are a codec: "
+            "--labels replay+topk:k=100."
+        ),
+        tempering=Tempering(),
+    ),
+    "hald": Protocol(
+        name="hald",
+        source=(
+            "HALD (2512.15647): 75 soft, 150 hard and 75 soft epochs of 300, batch 16, CutMix on every batch, a hard "
+            "label smoothed by 0.8 in the hard phase, KL at T=20 in the others, one cosine that ends at half the rate. "
+            "Adds no bytes to any stored labels."
+        ),
+        epochs=300,
+        batch=16,
+        views="crop-cutmix",
+        labels="replay",
+        hard_phase=HardPhase(),
+        loss=Loss("kl"),
+        optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=1e-2),
+        schedule=Schedule(name="half_cosine"),
+        checks=Checks(every=50),
+    ),
     "gift": GIFT,
     "rded": RDED,
     "no-distillation": NO_DISTILLATION,

@@ -21,10 +21,11 @@ from softlabel.core import (
     plain,
     stream_seed,
 )
-from softlabel.labels import HardLabels, read_from, replayed, unedited
+from softlabel.labels import HardLabels, read_from, replayed, unread
 from softlabel.models import build_model, model_facts
 from softlabel.store import FileCheckpoint, Store
 from softlabel.training import (
+    DrawnViews,
     Execution,
     History,
     Protocol,
@@ -56,6 +57,12 @@ class Job:
     student: str
     labels: LabelSource
     arm: str = ""
+
+
+def student_views(distilled: DistilledSet, protocol: Protocol, seed: int) -> DrawnViews:
+    """The views that a student of that seed sees of a set under a protocol."""
+    split = Split(distilled.images, distilled.targets)
+    return DrawnViews.of(protocol, split, distilled.info, distilled.factor, stream_seed(seed, "student"))
 
 
 def train_student(
@@ -132,7 +139,7 @@ def train_students(
     with ExitStack() as context:
         sources: dict[int, LabelSource] = {}
         for cell in (cells[position] for position in left):
-            taught = unedited(cell.labels)  # every edit reads the same replayed logits
+            taught = unread(cell.labels)  # every edit and codec reads the same replayed logits
             if taught.regime == "online" and id(taught) not in sources:
                 replay = _replayed(taught, cell.protocol, distilled, seed, execution, store)
                 sources[id(taught)] = context.enter_context(replay)
@@ -200,7 +207,7 @@ def _replayed(
         "execution": replace(execution, compiled=False).identity,  # teachers are never compiled
         "softlabel": __version__,
     }
-    shape = (protocol.total_epochs * len(distilled), info.classes)
+    shape = (protocol.labelled_epochs * len(distilled), info.classes)
     return replayed(labels, shape=shape, views=views, store=store)
 
 
@@ -231,7 +238,7 @@ def _train(
         trainees[position] = Trainee(
             model=model,
             protocol=cell.protocol,
-            labels=read_from(cell.labels, sources.get(id(unedited(cell.labels)))),
+            labels=read_from(cell.labels, sources.get(id(unread(cell.labels)))),
             checkpoint=FileCheckpoint(store.student(cell.key)) if store is not None else None,
         )
     histories = _fit(cells, trainees, distilled, data, seed, execution, stack, progress) if trainees else []

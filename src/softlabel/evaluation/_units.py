@@ -15,10 +15,10 @@ from softlabel.core import (
     StoreError,
     fingerprint,
 )
-from softlabel.evaluation._comparison import Cell, Stored, Teachers, arm_labels
+from softlabel.evaluation._comparison import Arm, Cell, Stored, Teachers, arm_labels
 from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
-from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, train_students
-from softlabel.labels import edited_labels
+from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, student_views, train_students
+from softlabel.labels import read_labels
 from softlabel.store import Store, load_distilled
 from softlabel.training import Execution, is_out_of_memory
 
@@ -86,8 +86,9 @@ def make_units(cells: Sequence[Cell], paths: Mapping[tuple[str, int], Path], at_
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         arm, protocol = cell.arm, cell.arm.protocol
-        views = [[repr(protocol.policy(factor)) for factor in (1, 2)], protocol.batch, protocol.total_epochs]
-        key = fingerprint(arm.role, arm.set_name, cell.seed, arm.seen, views)
+        views = [[repr(protocol.policy(factor)) for factor in (1, 2)], protocol.batch]
+        lengths = [protocol.total_epochs, protocol.labelled_epochs, *protocol.hard_epochs]
+        key = fingerprint(arm.role, arm.set_name, cell.seed, arm.seen, views, lengths)
         groups.setdefault(key, []).append(cell)
     return [
         Unit(tuple(group[start : start + at_most]), paths.get((group[0].arm.set_name, group[0].seed)))
@@ -118,15 +119,31 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
     jobs = {}
     for cell in unit.cells:
         arm, named = cell.arm, replace(distilled, info=whole.info)
-        name = (arm.protocol.labels, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
+        regime = "online" if arm.protocol.labels == "replay" else arm.protocol.labels  # replayed is what was online
+        name = (regime, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
         if name not in sources:
             made = arm_labels(arm, cell.seed, bench.teachers, bench.stored, named, bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
-        edits = arm.labels.edits if arm.protocol.loss.needs_teacher else ()
-        labels = edited_labels(sources[name], edits, named)
+        labels = _read(arm, sources[name], named, cell.seed, bench.execution)
         jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=labels, arm=arm.name)
     keys = {cell: PlannedJob(job, distilled, data, cell.seed, bench.execution).key for cell, job in jobs.items()}
     return Prepared(data, distilled, jobs, keys)
+
+
+def _read(arm: Arm, source: LabelSource, distilled: DistilledSet, seed: int, execution: Execution) -> LabelSource:
+    """A source as an arm reads it: edited, or stored by a codec."""
+    protocol = arm.protocol
+    if not protocol.loss.needs_teacher:
+        return source
+    return read_labels(
+        source,
+        arm.labels,
+        distilled,
+        regime=protocol.labels,
+        plan=student_views(distilled, protocol, seed),
+        epochs=protocol.labelled_epochs,
+        execution=execution,
+    )
 
 
 def run_unit(unit: Unit, bench: Bench, progress: Progress) -> list[Outcome]:

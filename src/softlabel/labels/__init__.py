@@ -1,5 +1,7 @@
 """Where soft labels come from, and what they cost to keep."""
 
+from softlabel.labels._codecs import CODECS, Codec, FittedCodec
+from softlabel.labels._coded import CodedLabels, coded_labels
 from softlabel.labels._edits import (
     EDITS,
     Edit,
@@ -7,11 +9,10 @@ from softlabel.labels._edits import (
     edited_labels,
     entropy,
     jensen_shannon,
-    read_from,
-    unedited,
 )
 from softlabel.labels._files import load_labels, save_labels
 from softlabel.labels._learned import Learning, learn_labels
+from softlabel.labels._reading import read_from, read_labels, unread
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
 from softlabel.labels._sources import (
     FixedLabels,
@@ -25,10 +26,14 @@ from softlabel.labels._spec import LabelSpec
 from softlabel.labels._wrapped import WrappedLabels
 
 __all__ = [
+    "CODECS",
     "EDITS",
     "REPLAY_BYTES",
+    "Codec",
+    "CodedLabels",
     "Edit",
     "EditedLabels",
+    "FittedCodec",
     "FixedLabels",
     "HardLabels",
     "LabelSpec",
@@ -36,6 +41,7 @@ __all__ = [
     "OnlineLabels",
     "ReplayedLabels",
     "WrappedLabels",
+    "coded_labels",
     "edited_labels",
     "entropy",
     "fixed_labels",
@@ -45,8 +51,9 @@ __all__ = [
     "make_labels",
     "online_labels",
     "read_from",
+    "read_labels",
     "replay_bytes",
     "replayed",
     "save_labels",
-    "unedited",
+    "unread",
 ]

@@ -251,18 +251,6 @@ def edited_labels(source: LabelSource, edits: Sequence[Edit], distilled: Distill
     return EditedLabels(source, tuple(edits), distilled.targets, noise)
 
 
-def unedited(labels: LabelSource) -> LabelSource:
-    """What `labels` said before any edits."""
-    return labels.source if isinstance(labels, EditedLabels) else labels
-
-
-def read_from(labels: LabelSource, source: LabelSource | None) -> LabelSource:
-    """`labels` over another source that says the same, such as a replay; None leaves them."""
-    if source is None:
-        return labels
-    return replace(labels, source=source) if isinstance(labels, EditedLabels) else source
-
-
 def _top(probabilities: Tensor, top: int) -> Tensor:
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
     return torch.zeros_like(probabilities, dtype=torch.bool).scatter(-1, order[:, :top], True)

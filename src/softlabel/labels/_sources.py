@@ -139,7 +139,10 @@ def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution
 def make_labels(
     regime: str, *, teachers: Sequence[Teacher], distilled: DistilledSet, execution: Execution
 ) -> HardLabels | FixedLabels | OnlineLabels:
-    """The label source of a regime (`softlabel.training.REGIMES`) for one distilled set."""
+    """The label source of a regime (`softlabel.training.REGIMES`) for one distilled set.
+
+    For `replay` it is what the teachers say of every view, before a codec (`coded_labels`).
+    """
     if regime == "hard":
         return HardLabels()
     if regime == "fixed":

@@ -1,40 +1,92 @@
-"""Labels as configuration: a regime and edits in one string."""
+"""Labels as configuration: a regime, edits and a codec in one string."""
 
 from dataclasses import dataclass
 
-from softlabel.core import UnknownNameError
+from softlabel.core import ConfigError, UnknownNameError, parse_spec
+from softlabel.labels._codecs import CODECS, Codec
 from softlabel.labels._edits import EDITS, Edit
 from softlabel.training import REGIMES
 
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """What labels a student gets: `LabelSpec.parse("fixed+temper:temperature=2+keep:top=4")`.
+    """What labels a student gets: `fixed+temper:temperature=2+keep:top=4`, or `replay:epochs=30+topk:k=4+int8`.
 
     Attributes:
         regime: a name in `softlabel.training.REGIMES`; None is the protocol's.
         edits: applied to the labels in their order.
+        codec: how the labels are stored; None where they are not, and `replay` then has 16-bit floats.
+        epochs: for how many epochs labels are stored, of `replay`; 0 for each (`Protocol.label_epochs`).
     """
 
     regime: str | None = None
     edits: tuple[Edit, ...] = ()
+    codec: Codec | None = None
+    epochs: int = 0
 
     @classmethod
     def parse(cls, spec: str) -> "LabelSpec":
-        """Read a regime, edits, or both, joined by `+`.
+        """Read a regime, edits or a codec, or a regime and one of these, joined by `+`.
 
         Raises:
-            UnknownNameError: no such regime or edit.
-            ConfigError: an option that does not exist or is out of range.
+            UnknownNameError: no such regime, edit or codec.
+            ConfigError: an option that does not exist or is out of range, edits together with a codec, or a codec for
+                labels that are not stored.
         """
-        first, *rest = spec.split("+")
-        name = first.strip()
-        if name in REGIMES:
-            return cls(name, tuple(Edit.parse(part) for part in rest))
-        if name.partition(":")[0] not in EDITS:
-            raise UnknownNameError("label regime or edit", name, [*REGIMES, *EDITS])
-        return cls(None, tuple(Edit.parse(part) for part in spec.split("+")))
+        parts = [part.strip() for part in spec.split("+")]
+        regime, epochs = _regime(parts[0])
+        parts = parts[regime is not None :]
+        names = [part.partition(":")[0] for part in parts]
+        for name in names:
+            if name not in EDITS and name not in CODECS:
+                raise UnknownNameError("label regime, edit or codec", name, [*REGIMES, *EDITS, *CODECS])
+        if not parts:
+            return cls(regime, codec=Codec() if regime == "replay" else None, epochs=epochs)
+        if all(name in EDITS for name in names):
+            if regime == "replay":
+                raise ConfigError(f"Edits are for labels as they are made, not for stored ones. Got {spec!r}.")
+            return cls(regime, tuple(Edit.parse(part) for part in parts))
+        if any(name in EDITS for name in names):
+            raise ConfigError(f"Labels are edited or stored by a codec, not both. Got {spec!r}.")
+        if regime in ("hard", "online"):
+            raise ConfigError(
+                f"A codec says how labels are stored, and {regime} labels are not. Take fixed (one per image) or "
+                f"replay (one per view), as in replay+{'+'.join(parts)}. Got {spec!r}."
+            )
+        return cls(regime, codec=Codec.parse("+".join(parts)), epochs=epochs)
 
     @property
     def spec(self) -> str:
-        return "+".join([*([self.regime] if self.regime else []), *(edit.spec for edit in self.edits)])
+        regime = f"{self.regime}:epochs={self.epochs}" if self.epochs else self.regime
+        parts = [*([regime] if regime else []), *(edit.spec for edit in self.edits)]
+        return "+".join([*parts, *([self.codec.spec] if self.codec else [])])
+
+    def space(self, given: str) -> str:
+        """The space (`core.LabelSource`) of the labels that come of labels in the space `given`."""
+        if self.edits:
+            return "probabilities"
+        return self.codec.space if self.codec is not None and given == "logits" else given
+
+    def check(self, classes: int) -> None:
+        """Raise ConfigError when an edit or the codec does not fit labels of so many classes."""
+        for edit in self.edits:
+            edit.require_classes(classes)
+        if self.codec is not None:
+            self.codec.check(classes)
+
+
+def _regime(part: str) -> tuple[str | None, int]:
+    """A regime and the epochs that it is for; (None, 0) for what is no regime.
+
+    Raises:
+        ConfigError: an option that the regime does not have.
+    """
+    name, options = parse_spec(part)
+    if name not in REGIMES:
+        return None, 0
+    epochs = options.pop("epochs", 0) if name == "replay" else 0
+    whole = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 0
+    if options or not whole:
+        known = "the option epochs, a whole number" if name == "replay" else "no options"
+        raise ConfigError(f"The label regime {name!r} has {known}. Got {part!r} instead.")
+    return name, int(epochs)

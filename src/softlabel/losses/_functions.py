@@ -18,9 +18,9 @@ CODE_GAMMA = 0.1 / 1.1
 _EPS = 1e-8
 
 
-def ce(*, student: Tensor, teacher: Tensor | None, target: Tensor) -> Tensor:
-    """Cross-entropy against the class index. The teacher is ignored."""
-    return F.cross_entropy(student, target, reduction="none")
+def ce(*, student: Tensor, teacher: Tensor | None, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy against the class index, smoothed: (1 - smoothing) onehot + smoothing / C. No teacher is asked."""
+    return F.cross_entropy(student, target, reduction="none", label_smoothing=smoothing)
 
 
 def mse(*, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
@@ -57,6 +57,16 @@ def kl(*, student: Tensor, teacher: Tensor, target: Tensor, temperature: float =
     log_teacher = F.log_softmax(teacher.detach() / temperature, dim=-1)
     loss = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)
     return loss * temperature**2 if scale else loss
+
+
+def kl_apart(student: Tensor, teacher: Tensor, *, student_temperature: float, teacher_temperature: float) -> Tensor:
+    """KL(teacher || student), each softened at its own temperature, without a factor; [B]. No loss of the table.
+
+    LPQLD (2604.18135) moves both over a training (`softlabel.training.Tempering`).
+    """
+    log_student = F.log_softmax(student / student_temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach() / teacher_temperature, dim=-1)
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)
 
 
 def kl_scaled(*, student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 20.0) -> Tensor:

@@ -30,7 +30,7 @@ class LossEntry:
 
 
 LOSSES: dict[str, LossEntry] = {
-    "ce": LossEntry(functions.ce, False, "cross-entropy on the hard label"),
+    "ce": LossEntry(functions.ce, False, "cross-entropy on the hard label, smoothed if asked"),
     "mse": LossEntry(functions.mse, True, "squared distance of logits"),
     "soft_ce": LossEntry(functions.soft_ce, True, "cross-entropy on soft labels (DATM, no-distillation)"),
     "soft_ce_mass": LossEntry(
@@ -51,6 +51,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "gamma": (0.0, 1.0),
     "alpha": (0.0, 1.0),
     "weight": (0.0, float("inf")),
+    "smoothing": (0.0, 1.0),
 }
 
 
@@ -93,6 +94,11 @@ class Loss:
         return self.needs_teacher and not (
             self.name in ("soft_ce", "soft_ce_ce", "soft_ce_mass") and not self._tempered
         )
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether it compares logits one by one: it needs every one of the teacher's, and a softmax is not enough."""
+        return self.name in ("mse", "mse_ce", "cosine", "gift", "gift_additive")
 
     @property
     def needs_probabilities(self) -> bool:

@@ -1,5 +1,7 @@
 """One loop, protocols, optimizers, schedules and teachers."""
 
+from softlabel.training._accuracy import measure_accuracy
+from softlabel.training._batches import Batch, Batches, Drawn, DrawnViews, PhasedViews, PooledViews, ViewPlan, plan_of
 from softlabel.training._execution import (
     PRECISIONS,
     Execution,
@@ -10,10 +12,11 @@ from softlabel.training._execution import (
     resolve_execution,
 )
 from softlabel.training._history import Checkpoint, History
-from softlabel.training._loop import Trainee, fit, fit_stack, measure_accuracy, view_loss
+from softlabel.training._loop import fit, fit_stack
+from softlabel.training._member import Trainee, view_loss
 from softlabel.training._optim import OPTIMIZER_DEFAULTS, OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from softlabel.training._pixels import Normaliser
-from softlabel.training._protocol import BATCH_RULES, POLICIES, REGIMES, Checks, Protocol
+from softlabel.training._protocol import BATCH_RULES, POLICIES, REGIMES, Checks, HardPhase, Protocol, Tempering
 from softlabel.training._stack import STACKS, resolve_stack
 from softlabel.training._teacher import (
     EXPERT_PROTOCOL,
@@ -43,16 +46,25 @@ __all__ = [
     "STACKS",
     "TEACHER_PROTOCOL",
     "TEACHER_PROTOCOLS",
+    "Batch",
+    "Batches",
     "Checkpoint",
     "Checks",
+    "Drawn",
+    "DrawnViews",
     "Execution",
+    "HardPhase",
     "History",
     "Normaliser",
     "Optimizer",
+    "PhasedViews",
+    "PooledViews",
     "Protocol",
     "Schedule",
     "Teacher",
+    "Tempering",
     "Trainee",
+    "ViewPlan",
     "check_teacher",
     "environment",
     "fit",
@@ -65,6 +77,7 @@ __all__ = [
     "mean_logits",
     "measure_accuracy",
     "peak_memory",
+    "plan_of",
     "renormalise",
     "resolve_execution",
     "resolve_stack",

@@ -23,6 +23,7 @@ class History:
         train_loss: mean loss of every epoch.
         curve: {"epoch", "test_accuracy"} at every check; epochs count from 1.
         per_class: test accuracy of every class after the last epoch; None for a class without test images.
+        student_temperature: where the protocol calibrates it.
         steps, images_seen: optimizer steps, and views trained on.
         train_seconds, test_seconds: wall-clock time, summed over interruptions.
     """
@@ -34,6 +35,7 @@ class History:
     images_seen: int = 0
     train_seconds: float = 0.0
     test_seconds: float = 0.0
+    student_temperature: float = 1.0
 
     @property
     def final(self) -> float:

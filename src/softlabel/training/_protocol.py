@@ -25,6 +25,7 @@ POLICIES: dict[str, Callable[[int], Policy]] = {
     "dsa": lambda factor: (DSAClassic(),),
     "gift": lambda factor: (FactorCrop(factor=1), DSAGift()),
     "gift-factor": lambda factor: (FactorCrop(factor=factor), DSAGift()),
+    "crop-cutmix": lambda factor: (RandomResizedCrop(min_scale=0.08, max_scale=1.0), Flip(), CutMix(alpha=1.0)),
     "rded": lambda factor: (
         PatchShuffle(factor=factor),
         RandomResizedCrop(min_scale=1 / factor, max_scale=1.0),
@@ -34,8 +35,9 @@ POLICIES: dict[str, Callable[[int], Policy]] = {
 }
 """Named augmentation policies, given the tiles per side of the training images.
 
-`gift` ignores mosaics, as the released code does everywhere but for RDED on ImageNet-1K with ResNet-18, where it uses
-factor 2 (`gift-factor`). `flip-crop` and `shift` are for teachers (of photographs, and of digits).
+`crop-cutmix` is that of SRe2L, LPLD and HALD. `gift` ignores mosaics, as the released code does everywhere but for RDED
+on ImageNet-1K with ResNet-18, where it uses factor 2 (`gift-factor`). `flip-crop` and `shift` are for teachers (of
+photographs, and of digits).
 """
 
 BATCH_RULES: dict[str, Callable[[int, int], int]] = {
@@ -70,6 +72,55 @@ class Checks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HardPhase:
+    """Epochs in the middle of a training that look at the class alone (HALD, 2512.15647).
+
+    Attributes:
+        start, stop: as shares of the epochs: HALD's soft, hard and soft phases are a quarter, a half and a quarter.
+        loss: one that looks at no teacher; HALD smooths the hard label by 0.8.
+    """
+
+    start: float = 0.25
+    stop: float = 0.75
+    loss: Loss = field(default_factory=lambda: Loss.parse("ce:smoothing=0.8"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= 1 or self.stop - self.start == 1:
+            raise ConfigError(
+                f"A hard phase lies within the training (0 to 1). Got {self.start} to {self.stop} instead."
+            )
+        if self.loss.needs_teacher:
+            raise ConfigError(f"In a hard phase no teacher is asked, which the loss {self.loss.spec!r} does.")
+
+    def epochs(self, total: int) -> range:
+        """The epochs of the phase, of so many in all."""
+        return range(round(self.start * total), round(self.stop * total))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tempering:
+    """Temperatures of the loss `kl` that move over a training (LPQLD, 2604.18135).
+
+    The teacher's is first * factor ** (epoch // every), and no less than `least`. The student's begins at 1; with
+    `calibrate` it is, after every epoch, the one of 0.01, 0.02, ..., 1 that makes the last batch's divergence smallest.
+    """
+
+    first: float = 20.0
+    least: float = 2.0
+    factor: float = 0.7
+    every: int = 30
+    calibrate: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.first >= self.least > 0 and 0 < self.factor <= 1 and self.every >= 1):
+            raise ConfigError(f"Temperatures fall from first to least, above 0, by a factor of 1 or less. Got {self}.")
+
+    def teacher(self, epoch: int) -> float:
+        """The teacher's temperature in an epoch, from 0."""
+        return max(self.least, self.first * self.factor ** (epoch // self.every))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How a student (or a teacher) is trained.
 
@@ -79,8 +130,12 @@ class Protocol:
         epochs: passes over the training images.
         batch: a size, or the name of a rule in `BATCH_RULES`.
         views: a name in `POLICIES`, or a tuple of view operations.
-        labels: label regime `hard`, `fixed` or `online`.
+        labels: label regime, a name in `REGIMES`.
         loss: see `softlabel.losses.LOSSES`.
+        label_epochs: views and labels are made for so many epochs, and every epoch takes batches from these at random
+            (LPLD's label pool); 0 makes them for each.
+        hard_phase: epochs that look at the class alone; None for none.
+        tempering: temperatures of the loss `kl` that move; None for those of the loss.
         extra_epoch: train epochs + 1 (no-distillation's `range(epochs + 1)`).
         norm_momentum: of the student's batch norms. RDED's code runs every batch through the student twice in train
             mode, which moves the running statistics twice: that is 1 - 0.9^2 = 0.19 instead of 0.1.
@@ -96,6 +151,9 @@ class Protocol:
     labels: str = "online"
     loss: Loss = field(default_factory=lambda: Loss("gift"))
     schedule: Schedule = field(default_factory=Schedule)
+    label_epochs: int = 0
+    hard_phase: HardPhase | None = None
+    tempering: Tempering | None = None
     extra_epoch: bool = False
     norm_momentum: float = 0.1
     checks: Checks = field(default_factory=Checks)
@@ -109,6 +167,8 @@ class Protocol:
             raise UnknownNameError("batch rule", self.batch, BATCH_RULES, "Or give a number.")
         if isinstance(self.batch, int) and self.batch < 1:
             raise ConfigError(f"A batch holds 1 image or more. Got {self.batch} instead.")
+        if self.label_epochs < 0:
+            raise ConfigError(f"Labels are made for 1 epoch or more, or for each (0). Got {self.label_epochs} instead.")
         if self.labels not in REGIMES:
             raise UnknownNameError(
                 "label regime", self.labels, REGIMES, "Where a command takes a folder of labels, nothing is there."
@@ -117,7 +177,10 @@ class Protocol:
     @property
     def fingerprint(self) -> str:
         """Names what changes a number: all fields but `name` and `source`; a view policy by its operations."""
-        skip = ("name", "source", "views")
+        skip: tuple[str, ...] = ("name", "source", "views")
+        # A field that came with a later version is left out where it says nothing, so that older names still hold.
+        later = {"label_epochs": 0, "hard_phase": None, "tempering": None}
+        skip += tuple(name for name, nothing in later.items() if getattr(self, name) == nothing)
         fields = {key: value for key, value in vars(self).items() if key not in skip}
         return fingerprint(fields, [self.policy(factor) for factor in (1, 2)])
 
@@ -125,14 +188,26 @@ class Protocol:
     def total_epochs(self) -> int:
         return self.epochs + int(self.extra_epoch)
 
+    @property
+    def labelled_epochs(self) -> int:
+        """For how many epochs soft labels are made."""
+        soft = self.total_epochs - len(self.hard_epochs)
+        return min(self.label_epochs, soft) or soft
+
+    @property
+    def hard_epochs(self) -> range:
+        """The epochs that look at no teacher."""
+        return self.hard_phase.epochs(self.total_epochs) if self.hard_phase is not None else range(0)
+
     def with_epochs(self, epochs: int) -> "Protocol":
         """The same with another number of epochs, which its name then says."""
         name = f"{self.name.partition(' (')[0]} ({epochs} epoch{'s' if epochs > 1 else ''})"
         return self if epochs == self.epochs else replace(self, name=name, epochs=epochs)
 
-    def with_labels(self, labels: str | None) -> "Protocol":
-        """The same with another label regime; None leaves it."""
-        return self if labels is None else replace(self, labels=labels)
+    def with_labels(self, labels: str | None, label_epochs: int = 0) -> "Protocol":
+        """The same with another label regime, and labels for so many epochs; None and 0 leave these."""
+        changed = self if labels is None else replace(self, labels=labels)
+        return replace(changed, label_epochs=label_epochs) if label_epochs else changed
 
     def with_loss(self, loss: str) -> "Protocol":
         """The same with the loss of a spec; a loss that looks at no teacher has hard labels.
@@ -144,7 +219,12 @@ class Protocol:
         return replace(self, loss=parsed, labels=self.labels if parsed.needs_teacher else "hard")
 
     def require_labels(self) -> None:
-        """Raises ConfigError when the loss looks at a teacher and the labels are hard."""
+        """Raises ConfigError when the loss looks at a teacher and the labels are hard, or cannot be tempered."""
+        if self.tempering is not None and self.loss.name != "kl":
+            raise ConfigError(
+                f"The protocol {self.name!r} moves the temperatures of the loss kl, and {self.loss.spec!r} has none. "
+                f"Take kl, or another protocol."
+            )
         if self.loss.needs_teacher and self.labels == "hard":
             raise ConfigError(
                 f"The loss {self.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
@@ -152,13 +232,19 @@ class Protocol:
             )
 
     def require_space(self, space: str) -> None:
-        """Raises ConfigError when the loss needs logits and the labels are probabilities, or the other way round."""
+        """Raises ConfigError when the loss needs what labels of that space (`core.LabelSource`) do not have."""
         if self.loss.needs_probabilities and space != "probabilities":
             raise ConfigError(
                 f"The loss {self.loss.spec!r} counts what a label sums to, and these labels are logits, which have no "
                 f"sum. Take soft_ce, or edited labels (softlabel ls edits)."
             )
-        if self.loss.needs_logits and space != "logits":
+        if self.loss.compares_logits and space == "top logits":
+            raise ConfigError(
+                f"The loss {self.loss.spec!r} compares every logit of the student with the teacher's, and of these "
+                f"labels only the largest are kept. Take a loss over probabilities (kl, soft_ce), or a codec that "
+                f"tells something of the others (topk with fill=smooth)."
+            )
+        if self.loss.needs_logits and space == "probabilities":
             raise ConfigError(
                 f"The loss {self.loss.spec!r} needs the teacher's logits, and these labels are {space}, which have "
                 f"lost them. Make labels from a teacher (softlabel label), or take soft_ce."
@@ -177,6 +263,7 @@ REGIMES = {
     "hard": "the class index only; no teacher",
     "fixed": "one soft label per image, made once on the image as it is",
     "online": "the teacher looks at every view",
+    "replay": "one soft label per view, stored (softlabel ls codecs says how)",
 }
 
 

@@ -33,9 +33,10 @@ from softlabel.store import (
     read_artifact,
     require_same,
 )
+from softlabel.training._accuracy import measure_accuracy
 from softlabel.training._execution import Execution, environment, resolve_execution
 from softlabel.training._history import History
-from softlabel.training._loop import fit, measure_accuracy
+from softlabel.training._loop import fit
 from softlabel.training._optim import Optimizer, Schedule
 from softlabel.training._protocol import Checks, Protocol
 
