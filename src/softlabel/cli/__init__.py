@@ -15,11 +15,12 @@ import tyro
 
 from softlabel._version import __version__
 from softlabel.cli._grid import Grid, Lab
+from softlabel.cli._label import Label
 from softlabel.cli._lists import Fetch, Ls
 from softlabel.cli._options import Session
 from softlabel.cli._output import ConsoleProgress
 from softlabel.cli._run import Evaluate, Report, Run
-from softlabel.cli._stages import Distill, Label, Teach, Train
+from softlabel.cli._stages import Distill, Teach, Train
 from softlabel.core import SoftlabelError
 from softlabel.training import is_out_of_memory, keep_freed_memory
 

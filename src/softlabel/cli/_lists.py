@@ -11,7 +11,7 @@ from softlabel.core import Option, UnknownNameError, format_spec
 from softlabel.data import fetch_dataset, find_datasets
 from softlabel.distill import METHODS
 from softlabel.evaluation import EXECUTORS, PROTOCOLS
-from softlabel.labels import EDITS
+from softlabel.labels import CODECS, EDITS
 from softlabel.losses import LOSSES
 from softlabel.models import MODELS
 from softlabel.recipes import LAB, RECIPES, STUDIES, find_lab, find_recipe, find_study
@@ -39,6 +39,7 @@ KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "protocols": lambda: ((name, protocol.source) for name, protocol in PROTOCOLS.items()),
     "models": lambda: MODELS.items(),
     "labels": lambda: REGIMES.items(),
+    "codecs": lambda: CODECS.items(),
     "edits": lambda: ((name, _with(edit.summary, edit.options)) for name, edit in EDITS.items()),
     "optimizers": lambda: OPTIMIZERS.items(),
     "schedules": lambda: SCHEDULES.items(),

@@ -10,7 +10,13 @@ import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, LabelSource, UnknownNameError, fingerprint, human_bytes, human_seconds
+from softlabel.core import (
+    ConfigError,
+    LabelSource,
+    UnknownNameError,
+    human_bytes,
+    human_seconds,
+)
 from softlabel.distill import check_work
 from softlabel.evaluation import (
     SetOptions,
@@ -21,14 +27,21 @@ from softlabel.evaluation import (
     make_set,
     plan_set,
     plan_teacher,
-    read_given,
     set_path,
+    student_views,
     train_student,
 )
-from softlabel.labels import fixed_labels, load_labels, make_labels, save_labels
+from softlabel.labels import (
+    LabelSpec,
+    LabelStore,
+    load_label_store,
+    load_labels,
+    make_labels,
+    read_labels,
+)
 from softlabel.models import build_model, check_model
 from softlabel.store import load_distilled, read_artifact
-from softlabel.training import TEACHER_PROTOCOLS, Protocol, check_teacher, train_teacher, warn_if_weaker
+from softlabel.training import TEACHER_PROTOCOLS, Protocol, train_teacher, warn_if_weaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,49 +184,6 @@ class Distill:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
-    """Keep one soft label per image of a distilled set: the teachers' mean logits on the un-augmented images.
-
-    Example: softlabel label DISTILLED --teacher PATH
-    """
-
-    distilled: tyro.conf.Positional[Path]
-    """Folder of a distilled set, or of images in one sub-folder per class."""
-    out: Path | None = None
-    """Folder to keep them in. Default: their place in the store."""
-    data: Data = field(default_factory=Data)
-    teachers: Teachers = field(default_factory=Teachers)
-    machine: Machine = field(default_factory=Machine)
-
-    def run(self, session: Session) -> None:
-        teachers = self.teachers.load()
-        distilled = read_given(self.distilled, teachers[0].info) if teachers else load_distilled(self.distilled)
-        store, execution = self.machine.open_store(self.out), self.machine.execution()
-        if any(teacher.info.digest != distilled.info.digest for teacher in teachers):
-            # Made on other pixels than the set's: see whether they do as well on the set's own data.
-            data = self.data.options(distilled.info).load(session.progress)
-            for teacher in teachers:
-                check_teacher(teacher, data.info)
-                warn_if_weaker(teacher.to(execution.torch_device), data, execution)
-        labels = fixed_labels(teachers, distilled, execution)
-        path = self.out or store.labels(
-            f"{distilled.info.name}-fixed", fingerprint(labels.fingerprint, distilled.digest)
-        )
-        facts = {"labels": str(path), "regime": labels.regime, "images": len(distilled), "bytes": labels.label_bytes}
-        if self.machine.dry_run:
-            print_json(facts) if self.machine.json else print(f"would write {facts['bytes']} bytes to {path}")
-            return
-        save_labels(labels, distilled, path)
-        if self.machine.json:
-            print_json(facts)
-            return
-        agreement = float((labels.table.argmax(dim=1) == distilled.targets).float().mean())
-        row = (str(len(distilled)), human_bytes(labels.label_bytes), f"{100 * agreement:.1f} %")
-        print_table("Fixed labels", ("images", "bytes of labels", "teacher agrees with the class"), [row])
-        print(f"labels: {path}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Train:
     """Train one student on a distilled set and test it.
 
@@ -227,7 +197,8 @@ class Train:
     loss: str | None = None
     """Loss spec. Default: the protocol's. See: softlabel ls losses"""
     labels: str | None = None
-    """hard, fixed or online, or the folder of fixed labels. Default: the protocol's."""
+    """hard, fixed, online or replay (with edits or a codec, as in replay+int8), or the folder of labels that softlabel
+    label keeps. Default: the protocol's."""
     student: str = "convnet-3"
     """Model spec. See: softlabel ls models"""
     epochs: int | None = None
@@ -242,17 +213,35 @@ class Train:
         check_model(self.student)
         distilled = load_distilled(self.distilled)
         stored = Path(self.labels) if self.labels is not None and os.path.isdir(self.labels) else None
-        protocol = find_protocol(self.protocol, self.epochs).with_labels("fixed" if stored else self.labels)
+        kind = read_artifact(stored, verify=False).kind if stored is not None else ""
+        spec = LabelSpec() if stored or self.labels is None else LabelSpec.parse(self.labels)
+        regime = {"": spec.regime, "label-store": "replay"}.get(kind, "fixed")
+        protocol = find_protocol(self.protocol, self.epochs).with_labels(regime, spec.epochs)
         if self.loss is not None or protocol.labels == "hard":
             protocol = protocol.with_loss(self.loss or "ce")
         protocol.require_labels()
         store, execution = self.machine.open_store(), self.machine.execution()
         teachers = self.teachers.load() if stored is None and protocol.labels != "hard" else []
         source: LabelSource
-        if stored is not None:
+        opened: LabelStore | None = None
+        if stored is not None and kind == "label-store":
+            opened = load_label_store(stored, distilled)
+            opened.views_for(protocol, distilled)
+            source = opened.labels
+        elif stored is not None:
             source = load_labels(stored, distilled)
         else:
-            source = make_labels(protocol.labels, teachers=teachers, distilled=distilled, execution=execution)
+            made = make_labels(protocol.labels, teachers=teachers, distilled=distilled, execution=execution)
+            source = read_labels(
+                made,
+                spec,
+                distilled,
+                regime=protocol.labels,
+                plan=student_views(distilled, protocol, self.seed),
+                epochs=protocol.labelled_epochs,
+                execution=execution,
+            )
+        protocol.require_space(source.space)
         data = self.data.options(distilled.info).load(session.progress)
         check_classes(distilled, data)
         build_model(self.student, image_shape=data.info.image_shape, classes=data.info.classes, seed=0)
@@ -275,6 +264,7 @@ class Train:
             seed=self.seed,
             execution=execution,
             store=store,
+            stored=opened,
             arm=f"{distilled.method} / {protocol.loss.spec}",
             progress=session.progress,
         )

@@ -21,7 +21,7 @@ from softlabel.core import (
     plain,
     stream_seed,
 )
-from softlabel.labels import HardLabels, read_from, replayed, unread
+from softlabel.labels import HardLabels, LabelStore, read_from, replayed, unread
 from softlabel.models import build_model, model_facts
 from softlabel.store import FileCheckpoint, Store
 from softlabel.training import (
@@ -30,11 +30,13 @@ from softlabel.training import (
     History,
     Protocol,
     Trainee,
+    ViewPlan,
     environment,
     fit_stack,
     is_out_of_memory,
     measure_accuracy,
     peak_memory,
+    plan_of,
     resolve_execution,
     resolve_stack,
 )
@@ -75,6 +77,7 @@ def train_student(
     seed: int = 0,
     execution: Execution | None = None,
     store: Store | None = None,
+    stored: LabelStore | None = None,
     arm: str = "",
     progress: Progress | None = None,
 ) -> Record:
@@ -88,6 +91,8 @@ def train_student(
         labels: where soft labels come from; left out when the loss looks at no teacher.
         data: its test split judges.
         student: model spec.
+        stored: where `labels` are those of a label store: it has the views that they are for. More epochs than it has
+            take batches from it at random.
         arm: a name for people, kept in the record.
 
     Returns:
@@ -100,7 +105,7 @@ def train_student(
     """
     job = Job(protocol=protocol, student=student, labels=labels, arm=arm)
     [result] = train_students(
-        distilled, [job], data=data, seed=seed, execution=execution, store=store, progress=progress
+        distilled, [job], data=data, seed=seed, execution=execution, store=store, stored=stored, progress=progress
     )
     if isinstance(result, SoftlabelError):
         raise result
@@ -115,6 +120,7 @@ def train_students(
     seed: int = 0,
     execution: Execution | None = None,
     store: Store | None = None,
+    stored: LabelStore | None = None,
     stack: str = "auto",
     progress: Progress | None = None,
 ) -> list[Record | SoftlabelError]:
@@ -123,6 +129,9 @@ def train_students(
     The teacher's logits for the views are computed once; with a store they are kept there and replayed by every later
     student on the same views (`softlabel.labels.replayed`). When the stack does not fit into memory it is halved, and
     a warning says so.
+
+    Args:
+        stored: as for `train_student`; of all jobs.
 
     Returns:
         per job its record, as `train_student`'s, or the error that ended its training; the others go on.
@@ -134,6 +143,7 @@ def train_students(
     execution = execution or resolve_execution()
     check_classes(distilled, data)
     cells = [PlannedJob(job, distilled, data, seed, execution) for job in jobs]
+    plan = _stored_plan(stored, cells[0].protocol, distilled, seed) if stored is not None and cells else None
     results: list[Record | SoftlabelError | None] = [cell.found(store) for cell in cells]
     left = [position for position, result in enumerate(results) if result is None]
     with ExitStack() as context:
@@ -148,7 +158,7 @@ def train_students(
             now, rest = left[:at_once], left[at_once:]
             chosen = [cells[position] for position in now]
             try:
-                trained = _train(chosen, sources, distilled, data, seed, execution, store, stack, progress)
+                trained = _train(chosen, sources, distilled, data, seed, execution, store, stack, plan, progress)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or len(now) == 1:
                     raise
@@ -163,6 +173,19 @@ def train_students(
                 results[position] = result
             left = rest
     return [result for result in results if result is not None]
+
+
+def _stored_plan(stored: LabelStore, protocol: Protocol, distilled: DistilledSet, seed: int) -> ViewPlan:
+    """The views of a label store as a training under `protocol` goes through them."""
+    return plan_of(
+        protocol,
+        Split(distilled.images, distilled.targets),
+        distilled.info,
+        distilled.factor,
+        stream_seed(seed, "student"),
+        labelled=stored.views_for(protocol, distilled),
+        epochs=stored.epochs,
+    )
 
 
 class PlannedJob:
@@ -220,6 +243,7 @@ def _train(
     execution: Execution,
     store: Store | None,
     stack: str,
+    plan: ViewPlan | None,
     progress: Progress | None,
 ) -> list[Record | SoftlabelError]:
     results: list[Record | SoftlabelError | None] = [None] * len(cells)
@@ -241,7 +265,7 @@ def _train(
             labels=read_from(cell.labels, sources.get(id(unread(cell.labels)))),
             checkpoint=FileCheckpoint(store.student(cell.key)) if store is not None else None,
         )
-    histories = _fit(cells, trainees, distilled, data, seed, execution, stack, progress) if trainees else []
+    histories = _fit(cells, trainees, distilled, data, seed, execution, stack, plan, progress) if trainees else []
     for position, history in zip(trainees, histories, strict=True):
         cell = cells[position]
         if isinstance(history, SoftlabelError):
@@ -269,6 +293,7 @@ def _fit(
     seed: int,
     execution: Execution,
     stack: str,
+    plan: ViewPlan | None,
     progress: Progress | None,
 ) -> Sequence[History | SoftlabelError]:
     return fit_stack(
@@ -279,6 +304,7 @@ def _fit(
         execution=execution,
         factor=distilled.factor,
         test=data.test,
+        plan=plan,
         stack=stack,
         progress=progress,
         what=f"{_what([cells[position] for position in trainees])}, seed {seed}",

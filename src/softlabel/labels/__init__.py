@@ -11,6 +11,8 @@ from softlabel.labels._edits import (
     jensen_shannon,
 )
 from softlabel.labels._files import load_labels, save_labels
+from softlabel.labels._label_store import LabelStore, StoredLabels, load_label_store, write_label_store
+from softlabel.labels._label_views import VIEWS
 from softlabel.labels._learned import Learning, learn_labels
 from softlabel.labels._reading import read_from, read_labels, unread
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
@@ -29,6 +31,7 @@ __all__ = [
     "CODECS",
     "EDITS",
     "REPLAY_BYTES",
+    "VIEWS",
     "Codec",
     "CodedLabels",
     "Edit",
@@ -37,9 +40,11 @@ __all__ = [
     "FixedLabels",
     "HardLabels",
     "LabelSpec",
+    "LabelStore",
     "Learning",
     "OnlineLabels",
     "ReplayedLabels",
+    "StoredLabels",
     "WrappedLabels",
     "coded_labels",
     "edited_labels",
@@ -47,6 +52,7 @@ __all__ = [
     "fixed_labels",
     "jensen_shannon",
     "learn_labels",
+    "load_label_store",
     "load_labels",
     "make_labels",
     "online_labels",
@@ -56,4 +62,5 @@ __all__ = [
     "replayed",
     "save_labels",
     "unread",
+    "write_label_store",
 ]

@@ -268,7 +268,14 @@ STRUCTURES: dict[str, type[Structure]] = {
     "vq": VectorQuantised,
     "distances": Distances,
 }
-CODECS = {name: entry.summary for name, entry in STRUCTURES.items()} | {
+
+
+def _shown(entry: type[Structure]) -> str:
+    options = {item.name: item.default for item in fields(entry)}
+    return f"{entry.summary} [{format_spec('', options)[1:]}]" if options else entry.summary  # type: ignore[arg-type]
+
+
+CODECS = {name: _shown(entry) for name, entry in STRUCTURES.items()} | {
     name: entry.summary for name, entry in NUMBERS.items()
 }
 """What a codec is made of, with a line for people: one structure, one kind of numbers, or both."""

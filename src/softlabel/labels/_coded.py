@@ -90,14 +90,15 @@ def coded_labels(
     def sample() -> Tensor:
         if isinstance(source, FixedLabels):
             return source.table
-        return _labels_of_views(source, distilled, replace(plan, seed=stream_seed(plan.seed, "codec")), execution)
+        return sample_labels(source, distilled, plan, execution)
 
     rows = len(distilled) * (epochs if source.regime == "online" else 1)
     return CodedLabels(source, codec, classes, distilled.targets, rows, sample)
 
 
-def _labels_of_views(source: LabelSource, distilled: DistilledSet, plan: DrawnViews, execution: Execution) -> Tensor:
-    """Labels of `SAMPLE` views or a few more."""
+def sample_labels(source: LabelSource, distilled: DistilledSet, plan: DrawnViews, execution: Execution) -> Tensor:
+    """Labels of `SAMPLE` views or a few more, of another stream of the plan's seed."""
+    plan = replace(plan, seed=stream_seed(plan.seed, "codec"))
     batches = Batches(Split(distilled.images, distilled.targets), distilled.info, execution.torch_device)
     source = source.to(execution.torch_device)
     found: list[Tensor] = []

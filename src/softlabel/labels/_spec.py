@@ -39,7 +39,8 @@ class LabelSpec:
         names = [part.partition(":")[0] for part in parts]
         for name in names:
             if name not in EDITS and name not in CODECS:
-                raise UnknownNameError("label regime, edit or codec", name, [*REGIMES, *EDITS, *CODECS])
+                hint = "Where a command takes a folder of labels, nothing is there."
+                raise UnknownNameError("label regime, edit or codec", name, [*REGIMES, *EDITS, *CODECS], hint)
         if not parts:
             return cls(regime, codec=Codec() if regime == "replay" else None, epochs=epochs)
         if all(name in EDITS for name in names):

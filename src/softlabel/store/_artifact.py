@@ -112,6 +112,23 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
         raise
 
 
+@contextmanager
+def grown_artifact(path: Path, kind: str, meta: dict[str, Any]) -> Iterator[ArtifactWriter]:
+    """Add files to the complete artifact at `path`; they count when the block ends, with the new manifest.
+
+    Until then the artifact is what it was: files that an interrupted block left are in no manifest, and the next block
+    writes them again. Files that stand in the manifest must not be changed.
+
+    Raises:
+        StoreError: no artifact of that kind there, or it cannot be written.
+        DiskFullError: the disk filled up.
+    """
+    before = read_artifact(path, kind, verify=False).files
+    writer = ArtifactWriter(path)
+    yield writer
+    _write_manifest(path, kind, meta, before)
+
+
 def require_same(path: Path, kind: str, found: str, expected: str) -> None:
     """Refuse to take the artifact at `path` for another one.
 
@@ -174,14 +191,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _write_manifest(folder: Path, kind: str, meta: dict[str, Any]) -> None:
+def _write_manifest(
+    folder: Path, kind: str, meta: dict[str, Any], known: Mapping[str, dict[str, Any]] | None = None
+) -> None:
+    """Args: known: entries of files that were there before, which are taken as they are."""
     # A killed writer may leave temporaries of single files in a resumable folder: they are not part of it.
     for leftover in folder.rglob(".*.tmp"):
         leftover.unlink()
     files = {
-        file.relative_to(folder).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        name: (known or {}).get(name) or {"sha256": sha256(file), "bytes": file.stat().st_size}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file.name != MANIFEST and (name := file.relative_to(folder).as_posix())
     }
     manifest = {"softlabel": __version__, "schema": SCHEMA, "kind": kind, "meta": meta, "files": files}
     write_json(folder / MANIFEST, manifest)

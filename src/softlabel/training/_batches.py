@@ -136,12 +136,22 @@ class PhasedViews:
         return self.soft.epoch(epoch - len(self.phase) if epoch >= self.phase.stop else epoch)
 
 
-def plan_of(protocol: Protocol, split: Split, info: DatasetInfo, factor: int, seed: int) -> ViewPlan:
-    """The views of a training under a protocol: drawn from `seed`, and taken from a pool where the protocol says so."""
+def plan_of(
+    protocol: Protocol, split: Split, info: DatasetInfo, factor: int, seed: int, *,
+    labelled: ViewPlan | None = None, epochs: int | None = None,
+) -> ViewPlan:  # fmt: skip
+    """The views of a training under a protocol: drawn from `seed`, and taken from a pool where labels are too few.
+
+    Args:
+        labelled: the views that there are labels for, where these were made before; None draws them.
+        epochs: of `labelled`.
+    """
     drawn = DrawnViews.of(protocol, split, info, factor, seed)
     hard = protocol.hard_epochs
-    kept, soft = protocol.labelled_epochs, protocol.total_epochs - len(hard)
-    plan: ViewPlan = drawn if kept == soft else PooledViews(drawn, kept, seed)
+    soft = protocol.total_epochs - len(hard)
+    kept = min(protocol.labelled_epochs, epochs or soft)
+    source = labelled or drawn
+    plan: ViewPlan = source if kept == soft else PooledViews(source, kept, seed)
     if not hard:
         return plan
     return PhasedViews(plan, replace(drawn, seed=stream_seed(seed, "hard phase")), hard)
