@@ -223,3 +223,12 @@ def test_unknown_names() -> None:
 def test_codecs_that_do_not_fit_the_classes(spec: str, classes: int) -> None:
     with pytest.raises(ConfigError, match=r"labels of \d+ classes have no more|3 classes or more"):
         Codec.parse(spec).fit(torch.zeros(4, classes))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_autocast_around_changes_nothing(spec: str) -> None:
+    """Labels are read within the autocast of a training: a basis or a decoder in bfloat16 would lose most of them."""
+    logits, target = labels()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = through(spec, logits, target)
+    assert torch.equal(within, through(spec, logits, target))

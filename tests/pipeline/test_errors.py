@@ -173,7 +173,7 @@ CASES: dict[str, Case] = {
     ),
     "labels": (
         lambda b: ("train", b.made.random, "--labels", "onlin", "--teacher", b.made.teacher),
-        ["no label regime, edit or codec named 'onlin'", "Did you mean 'online'", "fixed, hard, online"],
+        ["no label regime, edit or codec named 'onlin'", "Did you mean 'online'", "online, replay"],
     ),
     "labels-evaluate": (
         lambda b: ("evaluate", b.made.random, "--labels", "soft", "--teacher", b.made.teacher),

@@ -203,6 +203,7 @@ StudyOfLabels = (
     | Annotated[LabStudy, _named("learned")]
     | Annotated[LabStudy, _named("zero-shot")]
     | Annotated[LabStudy, _named("scaling")]
+    | Annotated[LabStudy, _named("bytes")]
 )
 
 

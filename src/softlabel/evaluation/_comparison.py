@@ -110,14 +110,21 @@ class Comparison:
                     "Edited and stored labels are for all classes at once. Leave the class-incremental steps out."
                 )
             for loss in self.soft_losses if spec.edits or spec.codec else ():
-                self.protocol.with_loss(loss).require_space(spec.space("logits"))
+                if self._meet(spec, loss):
+                    self.protocol.with_loss(loss).require_space(spec.space("logits"))
 
     def check_spaces(self, families: Collection[str], stored: Mapping[tuple[str, int], LabelSource]) -> None:
         """Raises ConfigError when a loss cannot use the labels that a family has: logits, but for stored ones."""
         spaces = {source.space for source in stored.values()}
         spaces |= {"logits"} if set(families) - {name for name, _ in stored} else set()
         for spec, loss, space in product(self.label_specs, self.soft_losses, spaces):
-            self.protocol.with_loss(loss).require_space(spec.space(space))
+            if self._meet(spec, loss):
+                self.protocol.with_loss(loss).require_space(spec.space(space))
+
+    def _meet(self, spec: LabelSpec, loss: str) -> bool:
+        """Whether any arm may have these labels under this loss."""
+        axes = {"labels": _told(spec, self), "loss": loss}
+        return _is_kept(axes, [{axis: values for axis, values in one.items() if axis in axes} for one in self.keep])
 
     @property
     def soft_losses(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from softlabel.lab._absent import absent
 from softlabel.lab._choices import choices
+from softlabel.lab._frontier import cheapest, frontier
 from softlabel.lab._surface import read_surface
 
 SOFT = "soft_ce"
@@ -30,7 +31,7 @@ def answers(meta: Mapping[str, Any]) -> list[str]:
     found = [*_chosen(meta)]
     for set_name in dict.fromkeys(name for name, _ in arms) if whole else ():
         found += [*_swaps(arms, set_name, whole), *_enough(meta, arms, set_name, whole)]
-    return [*found, *_images(meta), *_absent(meta), *_fewer(meta)]
+    return [*found, *_images(meta), *_absent(meta), *_fewer(meta), *_cheapest(meta)]
 
 
 def _chosen(meta: Mapping[str, Any]) -> Iterator[str]:
@@ -139,6 +140,18 @@ def _fewer(meta: Mapping[str, Any]) -> Iterator[str]:
         yield f"{told}; no soft label tried reaches that with as many."
     else:
         yield f"{told}; {enough[2]} reach {_percent(-enough[1])} % with {enough[0]}."
+
+
+def _cheapest(meta: Mapping[str, Any]) -> Iterator[str]:
+    """The fewest bytes of labels that keep `KEPT` of the accuracy."""
+    regimes = frontier(meta)
+    for one in cheapest(regimes):
+        assert one.kept is not None  # or it would not be among the cheapest
+        assert one.smaller is not None
+        yield (
+            f"{one.set}, {one.loss}: {one.labels} keeps {_percent(one.kept)} % of the accuracy of full labels at "
+            f"{one.smaller:.0f} times fewer bytes."
+        )
 
 
 def _whole(arms: Arms) -> str:

@@ -352,7 +352,8 @@ class Codec:
         """
         classes = sample.shape[1]
         self.check(classes)
-        return FittedCodec(self, classes, self.structure.fit(sample.float(), seed))
+        with torch.autocast(sample.device.type, enabled=False):  # labels may be read within a training's
+            return FittedCodec(self, classes, self.structure.fit(sample.float(), seed))
 
 
 @dataclass(frozen=True)
@@ -377,7 +378,8 @@ class FittedCodec:
 
     def encode(self, logits: Tensor, *, target: Tensor) -> Rows:
         """What is stored of labels [R, C] of images of the classes `target` [R]."""
-        numbers, beside = self.codec.structure.split(logits.float(), target, self.shared)
+        with torch.autocast(logits.device.type, enabled=False):
+            numbers, beside = self.codec.structure.split(logits.float(), target, self.shared)
         packed = NUMBERS[self.codec.numbers].pack(numbers) if numbers.shape[1] else {}
         return {**packed, **beside}
 
@@ -386,7 +388,8 @@ class FittedCodec:
         width = self.codec.structure.width(self.classes)
         some = next(iter(rows.values()))
         numbers = NUMBERS[self.codec.numbers].unpack(rows, width) if width else some.new_empty(0)
-        return self.codec.structure.join(numbers, rows, target, self.shared, self.classes)
+        with torch.autocast(some.device.type, enabled=False):
+            return self.codec.structure.join(numbers, rows, target, self.shared, self.classes)
 
 
 def _class_type(classes: int) -> torch.dtype:

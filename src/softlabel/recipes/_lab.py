@@ -21,6 +21,7 @@ from softlabel.evaluation import (
     find_protocol,
 )
 from softlabel.labels import Learning
+from softlabel.recipes._lab_bytes import for_gift, regimes
 from softlabel.recipes._lab_setting import EARLY, LabSetting
 from softlabel.training import EXPERT_PROTOCOL
 
@@ -240,6 +241,25 @@ def scaling(setting: LabSetting) -> Recipe:
     )
 
 
+def bytes_(setting: LabSetting) -> Recipe:
+    """What accuracy the bytes of stored labels buy, however they are stored, and those of a teacher shipped instead."""
+    stop = setting.stops[0] if setting.stops else setting.length
+    specs = regimes(setting.classes, QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
+    ipcs = setting.ipcs((10,), (10, 50))
+    return _study(
+        "lab-bytes",
+        "accuracy over bytes: codecs, fewer labels, one label per image, and the teacher itself",
+        "What the bytes of labels buy",
+        setting,
+        ipcs=ipcs,
+        losses=("ce", "soft_ce", "gift"),
+        labels=specs,
+        epochs=(stop,),
+        keep=({"loss": ("ce", "soft_ce")}, {"loss": ("gift",), "labels": for_gift(specs)}),
+        plots=({"kind": "bytes"},),
+    )
+
+
 LAB: dict[str, Callable[[LabSetting], Recipe]] = {
     "baseline": baseline,
     "epochs": epochs,
@@ -250,6 +270,7 @@ LAB: dict[str, Callable[[LabSetting], Recipe]] = {
     "learned": learned,
     "zero-shot": zero_shot,
     "scaling": scaling,
+    "bytes": bytes_,
 }
 
 

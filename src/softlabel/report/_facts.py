@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from softlabel.core import DatasetInfo, StoreError
-from softlabel.lab import Absent, Choice, Surface, absent, answers, choices, read_surface
+from softlabel.lab import Absent, Choice, Regime, Surface, absent, answers, choices, frontier, read_surface
 from softlabel.report._label_facts import LabelFacts, parse_label_facts
 from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
 T = TypeVar("T")
 
 FULL_DATA_NAMES = {"full", "full-data", "full data"}
-LAB_KINDS = ("surface", "absent", "classes")
+LAB_KINDS = ("surface", "absent", "classes", "bytes")
 """Entries of `plots` that are no plot of arms, but tell what arms stand for in a study of labels."""
 MANY_ARMS = 12
 """Beyond, a grid's page folds the plots that have a row or a line per arm."""
@@ -192,6 +192,7 @@ class StudyFacts:
     choices: tuple[Choice, ...] = ()
     absent: tuple[Absent, ...] = ()
     answers: tuple[str, ...] = ()
+    regimes: tuple[Regime, ...] = ()
     label_facts: tuple[LabelFacts, ...] = ()
 
     @property
@@ -277,6 +278,7 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         choices=tuple(choices(meta)),
         absent=tuple(absent(meta)),
         answers=tuple(answers(meta)),
+        regimes=tuple(frontier(meta)),
         label_facts=parse_label_facts(meta),
     )
 

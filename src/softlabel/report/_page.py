@@ -19,6 +19,7 @@ from softlabel.report._classes import classes_figure, entropy_figure
 from softlabel.report._continual import ContinualRow, continual_figure, continual_keys, continual_rows
 from softlabel.report._facts import Arm, LabelShown, SetFacts, StudyFacts
 from softlabel.report._figure import Figure
+from softlabel.report._frontier import RegimeRow, frontier_figure, frontier_keys, regime_rows
 from softlabel.report._grid_plots import GridKey
 from softlabel.report._headline import best_arm, finding, headline_of, tally
 from softlabel.report._label_facts import LabelFacts
@@ -123,6 +124,15 @@ class SurfaceView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontierView:
+    """Accuracy over bytes as shown."""
+
+    rows: Sequence[RegimeRow]
+    keys: Sequence[GridKey]
+    plot: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinualView:
     """The continual part as shown."""
 
@@ -162,6 +172,7 @@ def render(study: Study) -> str:
             panels=panels(facts, palette, _plot),
             continual=_continual(facts, palette),
             surface=_surface(facts),
+            frontier=_frontier(facts),
             labels_said=_labels_said(facts),
             marks=[(MARKS[position % len(MARKS)], group.title) for position, group in enumerate(groups)],
             accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
@@ -224,6 +235,15 @@ def _continual(facts: StudyFacts, palette: Palette) -> ContinualView | None:
         keys=continual_keys(continual, palette),
         rows=continual_rows(continual),
         plot=_plot("continual", continual_figure(facts, continual, palette)),
+    )
+
+
+def _frontier(facts: StudyFacts) -> FrontierView | None:
+    found = facts.regimes
+    if not found:
+        return None
+    return FrontierView(
+        rows=regime_rows(found), keys=frontier_keys(found), plot=_plot("frontier", frontier_figure(found))
     )
 
 

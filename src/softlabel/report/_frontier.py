@@ -1,0 +1,124 @@
+"""The frontier of a study of bytes: a table of regimes, and accuracy over bytes with the Pareto front."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softlabel.core import human_bytes
+from softlabel.lab import Regime
+from softlabel.report._figure import Figure, blank_layout, escape, short, titled
+from softlabel.report._grid_plots import GridKey
+from softlabel.report._palette import INK, MARKS, SYMBOLS
+from softlabel.report._text import NO_VALUE, percent
+
+_COLOURS = {"hard": "#8c8c8c", "fixed": "#0072b2", "online": "#d55e00", "replay": "#009e73", "hello": "#cc79a7"}
+_WORDS = {
+    "hard": "hard labels",
+    "fixed": "one soft label per image",
+    "online": "the teacher is shipped",
+    "replay": "one soft label per view, stored",
+    "hello": "a labeler is shipped",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegimeRow:
+    """One regime in text."""
+
+    set: str
+    labels: str
+    loss: str
+    accuracy: str
+    interval: str
+    kept: str
+    smaller: str
+    images: int
+    label_bytes: int
+    labeler: int
+    total: int
+    front: bool
+
+
+def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
+    """The table, by total bytes."""
+    return [
+        RegimeRow(
+            set=one.set,
+            labels=one.labels,
+            loss=one.loss,
+            accuracy=percent(one.accuracy),
+            interval=NO_VALUE if one.low is None or one.high is None else f"{percent(one.low)} to {percent(one.high)}",
+            kept=NO_VALUE if one.kept is None else percent(one.kept),
+            smaller=NO_VALUE if one.smaller is None else f"{one.smaller:.3g}",
+            images=round(one.images),
+            label_bytes=round(one.label_bytes),
+            labeler=round(one.labeler),
+            total=round(one.total),
+            front=one.front,
+        )
+        for one in regimes
+    ]
+
+
+def frontier_keys(regimes: Sequence[Regime]) -> list[GridKey]:
+    """The legend: a colour per kind of labels, a symbol per set."""
+    kinds = dict.fromkeys(_kind(one) for one in regimes)
+    sets = list(dict.fromkeys(one.set for one in regimes))
+    keys = [GridKey(label=_WORDS[kind], colour=_COLOURS[kind], mark=MARKS[0]) for kind in _COLOURS if kind in kinds]
+    if len(sets) > 1:
+        keys += [GridKey(label=name, colour=INK, mark=MARKS[i % len(MARKS)]) for i, name in enumerate(sets)]
+    return keys
+
+
+def frontier_figure(regimes: Sequence[Regime]) -> Figure:
+    """Accuracy over all bytes, on a logarithmic scale; the steps are the Pareto front."""
+    sets = list(dict.fromkeys(one.set for one in regimes))
+    data: list[dict[str, Any]] = [_dot(one, SYMBOLS[sets.index(one.set) % len(SYMBOLS)]) for one in regimes]
+    front = [one for one in regimes if one.front]
+    data.append({
+        "type": "scatter", "mode": "lines", "name": "Pareto front", "hoverinfo": "skip",
+        "x": [one.total for one in front], "y": [short(100 * one.accuracy) for one in front],
+        "line": {"color": INK, "width": 1.2, "dash": "dot", "shape": "hv"},
+    })  # fmt: skip
+    layout = blank_layout(height=420, left=56, right=24, top=14, bottom=52)
+    ticks = [10**power for power in range(16)]
+    layout["xaxis"] |= {
+        "title": layout["xaxis"]["title"] | {"text": "images + labels + labeler, log scale"},
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [human_bytes(tick) for tick in ticks],
+        "range": [
+            math.log10(max(1, min(one.total for one in regimes))) - 0.15,
+            math.log10(max(one.total for one in regimes)) + 0.15,
+        ],
+    }
+    layout["yaxis"] = titled(layout["yaxis"], {"title": {"text": "final accuracy, %"}})
+    return {"data": data, "layout": layout | {"hovermode": "closest"}}
+
+
+def _dot(one: Regime, symbol: str) -> dict[str, Any]:
+    colour = _COLOURS[_kind(one)]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": escape(one.name),
+        "x": [one.total],
+        "y": [short(100 * one.accuracy)],
+        "marker": {
+            "color": colour if one.loss == "gift" else "rgba(0,0,0,0)",
+            "size": 10,
+            "symbol": symbol,
+            "line": {"color": colour, "width": 2},
+        },
+        "hoverinfo": "text",
+        "hovertext": [
+            f"<b>{escape(one.labels)}</b>, {escape(one.loss)}<br>{escape(one.set)}<br>{percent(one.accuracy)} %, "
+            f"{human_bytes(round(one.total))}, of which labels {human_bytes(round(one.label_bytes))}"
+        ],
+    }
+
+
+def _kind(one: Regime) -> str:
+    kind = one.labels.partition("+")[0].partition(":")[0]
+    return kind if kind in _COLOURS else "fixed"
