@@ -77,7 +77,7 @@ def test_a_plan_writes_nothing(label: Any, tmp_path: Path, files_in: Any) -> Non
         (("--labels", "replay+zip"), "There is no label regime, edit or codec named 'zip'"),
         (("--labels", "replay+topk:k=3"), "labels of 3 classes have no more"),
         (("--epochs", "3"), "--epochs and --views are for labels per view. Add --labels replay"),
-        (("--labels", "replay", "--epochs", "0"), "for 1 epoch or more"),
+        (("--labels", "replay", "--epochs", "0"), "1 epoch or more"),
         (("--labels", "replay", "--views", "none"), "There is no way to keep views named 'none'"),
         (("--labels", "replay", "--protocol", "rdde"), "There is no protocol named 'rdde'"),
     ],
@@ -131,3 +131,29 @@ def test_the_protocols_that_save_labels(train: Any, made: Any) -> None:
         assert record.json["arm"]["labels"] == "replay"
         rows = (4 if name != "hald" else 2) * 6
         assert record.json["bytes"]["labels"] == rows * 2 * 3 + 8
+
+
+def test_labels_for_a_budget(label: Any, train: Any, made: Any) -> None:
+    words = ("--budget", "1kB", *VIEWS, *STUDENT, "--data", made.data)
+    said = label(*words, "--json")
+    assert said.code == 0, said.err
+    assert said.json["bytes"]["labels"] + said.json["bytes"]["codec"] <= 1000 + 400  # and headers of the files
+    assert said.json["bytes"]["views"] == 0
+    again = label(*words)
+    assert "Pilot on real training images" in again.out
+    assert again.out.rstrip().endswith(f"labels: {said.json['labels']}")
+    kept = train("--labels", said.json["labels"], *VIEWS, "--json")
+    assert kept.code == 0, kept.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--budget", "3 B"), "holds no labels for"),
+        (("--budget", "lots"), "is written like 2MB"),
+        (("--budget", "1kB", "--labels", "replay+int8"), "--budget chooses the labels"),
+    ],
+)
+def test_budgets_that_make_no_sense(label: Any, words: tuple[str, ...], message: str) -> None:
+    said = label(*words, *VIEWS)
+    assert (said.code, message in said.error) == (2, True), said.error

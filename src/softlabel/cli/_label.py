@@ -8,8 +8,8 @@ import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, DistilledSet, fingerprint, human_bytes
-from softlabel.evaluation import find_protocol, read_given
+from softlabel.core import ConfigError, DistilledSet, fingerprint, human_bytes, parse_bytes
+from softlabel.evaluation import find_protocol, label_candidates, pilot, read_given
 from softlabel.labels import (
     Codec,
     LabelSpec,
@@ -43,6 +43,11 @@ class Label:
     """For replay: stored (every number of every view), or seed (they are drawn again)."""
     seed: int = 0
     """For replay: the seed of the student whose views these are."""
+    budget: str | None = None
+    """Bytes for the labels, such as 2MB or 300kB: the codec and the epochs that do best in a quick pilot are taken.
+    Views are kept as their seed."""
+    student: str = "convnet-3"
+    """For --budget: the model of the pilot's students."""
     out: Path | None = None
     """Folder to keep them in. Default: their place in the store."""
     data: Data = field(default_factory=Data)
@@ -51,6 +56,7 @@ class Label:
 
     def run(self, session: Session) -> None:
         spec = self._spec()
+        budget = None if self.budget is None else parse_bytes(self.budget)
         teachers = self.teachers.load()
         distilled = read_given(self.distilled, teachers[0].info) if teachers else load_distilled(self.distilled)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
@@ -60,6 +66,8 @@ class Label:
             for teacher in teachers:
                 check_teacher(teacher, data.info)
                 warn_if_weaker(teacher.to(execution.torch_device), data, execution)
+        if budget is not None:
+            spec = self._best(budget, online_labels(teachers, distilled.info), distilled, store, execution, session)
         if spec.regime == "replay":
             self._store(spec, online_labels(teachers, distilled.info), distilled, store, execution, session)
             return
@@ -87,17 +95,43 @@ class Label:
                 f"softlabel label keeps fixed labels as they are, or replay ones with a codec. Got {self.labels!r}: "
                 f"take fixed, replay, or replay and a codec, as in replay+int8."
             )
+        if self.budget is not None:
+            if self.labels != "fixed" or self.views != "stored":
+                raise ConfigError("--budget chooses the labels. Leave --labels and --views out.")
+            return spec
         if spec.regime == "fixed" and (self.epochs is not None or self.views != "stored"):
             raise ConfigError("--epochs and --views are for labels per view. Add --labels replay.")
         return spec
+
+    def _best(
+        self, budget: int, source: OnlineLabels, distilled: DistilledSet, store: Store, execution: Execution,
+        session: Session,
+    ) -> LabelSpec:  # fmt: skip
+        """What does best in a pilot, of all labels that fit into the budget."""
+        protocol = find_protocol(self.protocol, self.epochs)
+        candidates = label_candidates(distilled, protocol, budget)
+        if self.machine.dry_run:
+            print_table("Would be tried", ("labels", "bytes"), [(s.spec, human_bytes(size)) for s, size in candidates])
+            return candidates[0][0]
+        data = self.data.options(distilled.info).load(session.progress)
+        found = pilot(
+            candidates, source, distilled, data, protocol=protocol, student=self.student, seed=self.seed,
+            execution=execution, store=store, progress=session.progress,
+        )  # fmt: skip
+        if not self.machine.json:
+            rows = [(one.spec.spec, human_bytes(one.bytes), f"{100 * one.accuracy:.1f}") for one in found]
+            print_table("Pilot on real training images", ("labels", "bytes", "accuracy, %"), rows, numbers=2)
+        return found[0].spec
 
     def _store(
         self, spec: LabelSpec, source: OnlineLabels, distilled: DistilledSet, store: Store, execution: Execution,
         session: Session,
     ) -> None:  # fmt: skip
-        protocol, codec = find_protocol(self.protocol), spec.codec or Codec()
-        epochs = spec.epochs or (protocol.labelled_epochs if self.epochs is None else self.epochs)
-        key = fingerprint(source.fingerprint, distilled.digest, protocol.fingerprint, codec.spec, self.views, self.seed,
+        protocol, codec = find_protocol(self.protocol, self.epochs), spec.codec or Codec()
+        views = self.views if self.budget is None else "seed"
+        epochs = spec.epochs or protocol.labelled_epochs
+        whole = find_protocol(self.protocol).fingerprint  # not that of so many epochs: a store is grown
+        key = fingerprint(source.fingerprint, distilled.digest, whole, codec.spec, views, self.seed,
                           execution.identity)  # fmt: skip
         path = self.out or store.labels(f"{distilled.info.name}-{self.protocol}-{codec.spec}", key)
         rows = epochs * len(distilled)
@@ -109,7 +143,7 @@ class Label:
             print_json(facts) if self.machine.json else print(told)
             return
         write_label_store(
-            path, source, distilled, protocol=protocol, seed=self.seed, epochs=epochs, codec=codec, views=self.views,
+            path, source, distilled, protocol=protocol, seed=self.seed, epochs=epochs, codec=codec, views=views,
             execution=execution, progress=session.progress,
         )  # fmt: skip
         artifact = read_artifact(path, "label-store", verify=False)

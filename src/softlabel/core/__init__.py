@@ -18,7 +18,7 @@ from softlabel.core.fingerprint import fingerprint, plain, tensor_fingerprint
 from softlabel.core.progress import Progress, Silent
 from softlabel.core.random import stream, stream_seed
 from softlabel.core.spec import Option, build_config, format_spec, parse_spec
-from softlabel.core.text import count_of, human_bytes, human_seconds
+from softlabel.core.text import count_of, human_bytes, human_seconds, parse_bytes
 from softlabel.core.types import Dataset, DatasetInfo, DistilledSet, LabelSource, Split
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "format_spec",
     "human_bytes",
     "human_seconds",
+    "parse_bytes",
     "parse_spec",
     "plain",
     "stream",

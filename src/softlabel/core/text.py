@@ -1,5 +1,9 @@
 """Counts, sizes and times as people read them."""
 
+import re
+
+from softlabel.core.errors import ConfigError
+
 
 def count_of(count: int, noun: str) -> str:
     """`3 seeds`, `1 seed`."""
@@ -14,6 +18,19 @@ def human_bytes(count: int) -> str:
             break
         value /= 1000
     return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def parse_bytes(text: str) -> int:
+    """`2MB` -> 2000000, `300 kB` -> 300000, `4096` -> 4096; decimal units, in any case.
+
+    Raises:
+        ConfigError: not a number above 0 with one of the units B, kB, MB, GB and TB, or none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)b?\s*", text.lower())
+    count = round(float(match[1]) * 1000 ** " kmgt".index(match[2] or " ")) if match else 0
+    if count < 1:
+        raise ConfigError(f"A number of bytes is written like 2MB, 300kB or 4096. Got {text!r} instead.")
+    return count
 
 
 def human_seconds(seconds: float) -> str:

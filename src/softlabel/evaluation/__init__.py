@@ -1,5 +1,6 @@
 """Protocols, students, statistics, and whole comparisons."""
 
+from softlabel.evaluation._budget import Candidate, label_candidates, pilot
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
 from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._given import keep_given, read_given, set_names
@@ -29,6 +30,7 @@ __all__ = [
     "PROTOCOLS",
     "STACK_SIZE",
     "Arm",
+    "Candidate",
     "Comparison",
     "DataOptions",
     "Executor",
@@ -51,9 +53,11 @@ __all__ = [
     "find_protocol",
     "full_data",
     "keep_given",
+    "label_candidates",
     "make_executor",
     "make_set",
     "paired_difference",
+    "pilot",
     "plan_recipe",
     "plan_set",
     "plan_students",

@@ -1,0 +1,117 @@
+"""Which labels to store for a number of bytes: the best of a quick pilot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from softlabel.core import ConfigError, Dataset, DistilledSet, Progress, SoftlabelError, Split, human_bytes, stream
+from softlabel.evaluation._students import Job, student_views, train_students
+from softlabel.labels import Codec, LabelSpec, OnlineLabels, read_labels
+from softlabel.store import Store
+from softlabel.training import Checks, Execution, Protocol
+
+PILOT_EPOCHS = 60
+JUDGES = 2000
+"""Real training images that judge the pilot's students: never the test split."""
+POOLS = (1, 3, 10, 30)
+"""How many times fewer epochs of labels than of training the candidates have."""
+CODECS = (
+    *("fp16", "int8", "int4", "topk:k=2", "topk:k=2,fill=smooth+int8", "topk:k=5,fill=smooth+int8"),
+    *("lowrank:rank=4+int8", "vq:parts=2", "vq:parts=4,hidden=32"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Labels that fit into the budget, and what they were worth in the pilot.
+
+    Attributes:
+        spec: of labels that softlabel label keeps.
+        bytes: of these labels, for the whole training.
+        accuracy: of the pilot's student on real training images, in 0..1.
+    """
+
+    spec: LabelSpec
+    bytes: int
+    accuracy: float
+
+
+def label_candidates(distilled: DistilledSet, protocol: Protocol, budget: int) -> list[tuple[LabelSpec, int]]:
+    """Every spec that fits into `budget` bytes and serves the protocol's loss, with its bytes; the largest first.
+
+    Raises:
+        ConfigError: nothing is as small as that; the message says what the smallest would need.
+    """
+    classes, found, least = distilled.info.classes, [], None
+    for codec_spec in CODECS:
+        codec = Codec.parse(codec_spec)
+        try:
+            codec.check(classes)
+            protocol.with_labels("replay").require_space(codec.space)
+        except ConfigError:  # too few classes for it, or not for this loss
+            continue
+        for pool in POOLS:
+            epochs = max(1, round(protocol.labelled_epochs / pool))
+            size = epochs * len(distilled) * codec.row_bytes(classes) + codec.shared_bytes(classes) + 8
+            spec = LabelSpec("replay", codec=codec, epochs=epochs)
+            least = min(least or (size, spec.spec), (size, spec.spec))
+            if size <= budget and (spec, size) not in found:
+                found.append((spec, size))
+    if not found:
+        told = f"the smallest labels per view, {least[1]}, need {human_bytes(least[0])}" if least else "no codec serves"
+        raise ConfigError(
+            f"A budget of {human_bytes(budget)} holds no labels for {len(distilled)} images of {classes} classes: "
+            f"{told}. Raise --budget, or take one label per image (--labels fixed)."
+        )
+    return sorted(found, key=lambda one: -one[1])
+
+
+def pilot(
+    candidates: Sequence[tuple[LabelSpec, int]],
+    source: OnlineLabels,
+    distilled: DistilledSet,
+    data: Dataset,
+    *,
+    protocol: Protocol,
+    student: str,
+    seed: int = 0,
+    execution: Execution,
+    store: Store,
+    progress: Progress | None = None,
+) -> list[Candidate]:
+    """Train a student on every candidate, for a fifth of the epochs or so, and judge it on real training images.
+
+    A pool of labels is shortened like the training. The best first; of equally good ones the smaller.
+
+    Args:
+        data: real data; its train split judges, and its test split is not looked at.
+        seed: of students and views.
+    """
+    epochs = min(protocol.epochs, PILOT_EPOCHS)
+    share = epochs / protocol.epochs
+    judge = _judges(data, seed)
+    found = []
+    for spec, size in candidates:
+        short = replace(
+            protocol.with_epochs(epochs), labels="replay", label_epochs=max(1, round(spec.epochs * share)),
+            checks=Checks(count=1),
+        )  # fmt: skip
+        labels = read_labels(
+            source, spec, distilled, regime="replay", plan=student_views(distilled, short, seed),
+            epochs=short.labelled_epochs, execution=execution,
+        )  # fmt: skip
+        job = Job(protocol=short, student=student, labels=labels, arm=spec.spec)
+        [record] = train_students(
+            distilled, [job], data=judge, seed=seed, execution=execution, store=store, progress=progress
+        )
+        if isinstance(record, SoftlabelError):
+            raise record
+        found.append(Candidate(spec=spec, bytes=size, accuracy=record["accuracy"]["final"]))
+    return sorted(found, key=lambda one: (-one.accuracy, one.bytes))
+
+
+def _judges(data: Dataset, seed: int) -> Dataset:
+    """`data` with a sample of its train split in place of the test split."""
+    order = torch.randperm(len(data.train), generator=stream(seed, "pilot"))[:JUDGES].sort().values
+    return replace(data, test=Split(data.train.images[order], data.train.targets[order]), selection=None)
