@@ -16,6 +16,7 @@ import tyro
 from softlabel._version import __version__
 from softlabel.cli._grid import Grid, Lab
 from softlabel.cli._label import Label
+from softlabel.cli._labeler import MakeLabeler
 from softlabel.cli._lists import Fetch, Ls
 from softlabel.cli._options import Session
 from softlabel.cli._output import ConsoleProgress
@@ -37,6 +38,7 @@ Command = (
     | Annotated[Teach, tyro.conf.subcommand("teach")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Label, tyro.conf.subcommand("label")]
+    | Annotated[MakeLabeler, tyro.conf.subcommand("labeler")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -13,7 +13,7 @@ from softlabel.distill import METHODS
 from softlabel.evaluation import EXECUTORS, PROTOCOLS
 from softlabel.labels import CODECS, EDITS
 from softlabel.losses import LOSSES
-from softlabel.models import MODELS
+from softlabel.models import BACKBONES, MODELS
 from softlabel.recipes import LAB, RECIPES, STUDIES, find_lab, find_recipe, find_study
 from softlabel.training import OPTIMIZERS, POLICIES, REGIMES, SCHEDULES, STACKS
 
@@ -37,6 +37,7 @@ KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "methods": lambda: ((name, _with(method.summary, vars(method.config()))) for name, method in METHODS.items()),
     "losses": lambda: ((name, _with(loss.summary, loss.options)) for name, loss in LOSSES.items()),
     "protocols": lambda: ((name, protocol.source) for name, protocol in PROTOCOLS.items()),
+    "backbones": lambda: BACKBONES.items(),
     "models": lambda: MODELS.items(),
     "labels": lambda: REGIMES.items(),
     "codecs": lambda: CODECS.items(),

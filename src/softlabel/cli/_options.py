@@ -12,7 +12,8 @@ from softlabel.cli._output import ConsoleProgress
 from softlabel.core import ConfigError, DatasetInfo
 from softlabel.distill import find_method
 from softlabel.evaluation import DataOptions, set_teachers
-from softlabel.store import Store
+from softlabel.labels import load_labeler
+from softlabel.store import Store, is_complete, read_artifact
 from softlabel.training import Execution, Teacher, load_teacher, resolve_execution
 
 
@@ -118,12 +119,20 @@ class Teachers:
     """The labelling teachers."""
 
     teacher: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
-    """Folder of a trained teacher (softlabel teach prints it). Repeat it for an ensemble: logits are averaged."""
+    """Folder of a trained teacher (softlabel teach prints it), or of a labeler (softlabel labeler). Repeat it for an
+    ensemble: logits are averaged."""
     teacher_epoch: int | None = None
     """An earlier epoch of the teachers' trajectories. Default: the last."""
 
     def load(self) -> list[Teacher]:
-        return [load_teacher(path, self.teacher_epoch) for path in self.teacher]
+        return [self._load(path) for path in self.teacher]
+
+    def _load(self, path: Path) -> Teacher:
+        if is_complete(path) and read_artifact(path, verify=False).kind == "labeler":
+            if self.teacher_epoch is not None:
+                raise ConfigError(f"The labeler at {path} has no earlier epochs. Leave --teacher-epoch out.")
+            return load_labeler(path)
+        return load_teacher(path, self.teacher_epoch)
 
     def load_for(self, method: str) -> list[Teacher]:
         """What a distillation method looks at: the teachers, or the whole trajectory of the one given.

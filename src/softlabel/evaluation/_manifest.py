@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from softlabel.core import Dataset, DistilledSet, count_of, plain
+from softlabel.core import Dataset, DistilledSet, count_of, human_bytes, plain
 from softlabel.distill import own_loss
 from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetPaths, Teachers
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
@@ -151,8 +151,12 @@ def _arm(
         )
     elif arm.axes["optimizer"].endswith("(tuned)"):
         note = f"learning rate {protocol.optimizer.lr:g}, chosen on the selection split"
+    public = max((record["bytes"].get("public", 0) for record in group), default=0)
     kinds = ("images", "labels", "labeler")
     size = {kind: round(sum(record["bytes"][kind] for record in group) / len(group)) if group else 0 for kind in kinds}
+    if public:
+        size["public"] = public
+        note = " ".join(filter(None, (note, f"beside {human_bytes(public)} of public weights")))
     method = next((found.loaded[one.by_seed[0][1]].method for one in found.sets if one.name == arm.set_name), "")
     told = {
         "name": arm.name,

@@ -267,16 +267,16 @@ def teacher_facts(paths: Sequence[Path], teachers: Sequence[Teacher], store: Sto
     """What a report says of the first teacher, and how many there are."""
     if not paths:
         return None
-    meta = read_artifact(paths[0], "teacher", verify=False).meta
+    meta = read_artifact(paths[0], verify=False).meta  # of a teacher, or of a labeler in its place
     path, root = paths[0].resolve(), store.root.resolve()
     return {
-        "arch": meta["arch"],
+        "arch": teachers[0].arch,
         "path": path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
         "fingerprint": teachers[0].fingerprint,
         "count": len(teachers),
         "test_accuracy": teachers[0].accuracy,
-        "best_test_accuracy": meta["best_test_accuracy"],
+        "best_test_accuracy": meta.get("best_test_accuracy"),
         "bytes": sum(teacher.size for teacher in teachers),
         "epochs": teachers[0].epoch,
-        "curve": meta["curve"],
+        "curve": meta.get("curve", []),
     }

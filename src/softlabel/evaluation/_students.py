@@ -175,6 +175,12 @@ def train_students(
     return [result for result in results if result is not None]
 
 
+def _public(labels: LabelSource) -> dict[str, int]:
+    """Bytes of public weights that the labels need, which count for nothing else, where they need any."""
+    found = getattr(unread(labels), "public_bytes", 0)
+    return {"public": found} if found and labels.labeler_bytes else {}
+
+
 def _stored_plan(stored: LabelStore, protocol: Protocol, distilled: DistilledSet, seed: int) -> ViewPlan:
     """The views of a label store as a training under `protocol` goes through them."""
     return plan_of(
@@ -201,7 +207,7 @@ class PlannedJob:
             "arm": {"name": job.arm, "method": distilled.method, "ipc": distilled.ipc,
                     "loss": self.protocol.loss.spec, "labels": self.labels.regime},
             "bytes": {"images": distilled.image_bytes, "labels": self.labels.label_bytes,
-                      "labeler": self.labels.labeler_bytes},
+                      "labeler": self.labels.labeler_bytes, **_public(self.labels)},
             "protocol": {"name": self.protocol.name, "fingerprint": self.protocol.fingerprint,
                          "settings": plain(self.protocol)},
         }  # fmt: skip

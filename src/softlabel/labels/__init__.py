@@ -11,6 +11,7 @@ from softlabel.labels._edits import (
     jensen_shannon,
 )
 from softlabel.labels._files import load_labels, save_labels
+from softlabel.labels._hello import HelloConfig, load_labeler, train_labeler
 from softlabel.labels._label_store import LabelStore, StoredLabels, load_label_store, write_label_store
 from softlabel.labels._label_views import VIEWS
 from softlabel.labels._learned import Learning, learn_labels
@@ -39,6 +40,7 @@ __all__ = [
     "FittedCodec",
     "FixedLabels",
     "HardLabels",
+    "HelloConfig",
     "LabelSpec",
     "LabelStore",
     "Learning",
@@ -53,6 +55,7 @@ __all__ = [
     "jensen_shannon",
     "learn_labels",
     "load_label_store",
+    "load_labeler",
     "load_labels",
     "make_labels",
     "online_labels",
@@ -61,6 +64,7 @@ __all__ = [
     "replay_bytes",
     "replayed",
     "save_labels",
+    "train_labeler",
     "unread",
     "write_label_store",
 ]

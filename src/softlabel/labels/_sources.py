@@ -95,6 +95,11 @@ class OnlineLabels:
     def labeler_bytes(self) -> int:
         return sum(teacher.size for teacher in self.teachers)
 
+    @property
+    def public_bytes(self) -> int:
+        """Bytes of public weights beside these."""
+        return sum(teacher.public for teacher in self.teachers)
+
     def to(self, device: torch.device) -> "OnlineLabels":
         return replace(self, teachers=tuple(teacher.to(device) for teacher in self.teachers))
 

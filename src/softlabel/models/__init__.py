@@ -3,7 +3,8 @@
 Knows nothing of data sets.
 """
 
-from softlabel.models._bridge import Bridged
+from softlabel.models._backbones import BACKBONES, Backbone, load_backbone
+from softlabel.models._bridge import Bridged, optional_package
 from softlabel.models._build import MODELS, Classifier, as_classifier, build_model, check_model, model_facts
 from softlabel.models._convnet import ConvNet
 from softlabel.models._mlp import Mlp
@@ -11,7 +12,9 @@ from softlabel.models._resnet import ResNet
 from softlabel.models._vit import Vit
 
 __all__ = [
+    "BACKBONES",
     "MODELS",
+    "Backbone",
     "Bridged",
     "Classifier",
     "ConvNet",
@@ -21,5 +24,7 @@ __all__ = [
     "as_classifier",
     "build_model",
     "check_model",
+    "load_backbone",
     "model_facts",
+    "optional_package",
 ]

@@ -32,11 +32,12 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmBytes:
-    """What must be stored or shipped to repeat an arm, in bytes."""
+    """What must be stored or shipped to repeat an arm, in bytes; `public` weights are not in the total."""
 
     images: int
     labels: int
     labeler: int
+    public: int = 0
 
     @property
     def total(self) -> int:

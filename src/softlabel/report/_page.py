@@ -1,7 +1,7 @@
 """The HTML page: what the template is given, and its rendering."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -387,7 +387,7 @@ def _byte_rows(facts: StudyFacts) -> list[ByteRow]:
 
 
 def _shares(arm: Arm, scale: int) -> tuple[float, float, float]:
-    images, labels, labeler = asdict(arm.bytes).values()
+    images, labels, labeler = arm.bytes.images, arm.bytes.labels, arm.bytes.labeler
     return (100 * images / scale, 100 * labels / scale, 100 * labeler / scale)
 
 

@@ -167,7 +167,16 @@ def csv_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] | None
 _CSV_COLUMNS = (
     *("arm", "set", "role", "labels", "loss", "epochs", "n", "seeds"),
     *(f"{which}_{part}" for which in ("final", "best_test") for part in ("mean", "std", "low", "high")),
-    *("images_bytes", "labels_bytes", "labeler_bytes", "total_bytes", "train_seconds", "note", "records"),
+    *(
+        "images_bytes",
+        "labels_bytes",
+        "labeler_bytes",
+        "public_bytes",
+        "total_bytes",
+        "train_seconds",
+        "note",
+        "records",
+    ),
 )
 
 
@@ -186,6 +195,7 @@ def _csv_row(row: ResultRow) -> dict[str, Any]:
         "images_bytes": row.bytes.images,
         "labels_bytes": row.bytes.labels,
         "labeler_bytes": row.bytes.labeler,
+        "public_bytes": row.bytes.public,
         "total_bytes": row.bytes.total,
         "train_seconds": row.train_seconds,
         "note": csv_text(row.note),

@@ -91,6 +91,7 @@ class Teacher:
         accuracy: recorded on the test split, as a fraction; None when it was not measured.
         epoch: epochs of training behind these weights.
         size: bytes of its weights in float32, buffers included: what shipping it costs.
+        public: bytes of public weights that it needs beside these, which everybody has or can get.
     """
 
     model: nn.Module
@@ -100,6 +101,7 @@ class Teacher:
     accuracy: float | None
     epoch: int
     size: int
+    public: int = 0
 
     def to(self, device: torch.device) -> "Teacher":
         """This teacher on `device`; moves the model itself."""

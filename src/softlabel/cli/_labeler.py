@@ -1,0 +1,83 @@
+"""softlabel labeler: a projector of few bytes in place of a teacher (HeLlO)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from softlabel.cli._options import Data, Machine, Session
+from softlabel.cli._output import print_json, print_table
+from softlabel.core import ConfigError, human_bytes
+from softlabel.labels import HelloConfig, load_labeler, train_labeler
+from softlabel.store import read_artifact
+from softlabel.training import load_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeLabeler:
+    """Train a labeler of few stored bytes (HeLlO): a public backbone with low-rank updates, taught by weak teachers.
+
+    It stands wherever a --teacher does.
+
+    Example: softlabel labeler --teacher PATH --stops 8 16 24 --backbone efficientnet-lite0
+    """
+
+    teacher: Path
+    """Folder of a teacher with its trajectory (softlabel teach)."""
+    stops: tuple[int, ...] | None = None
+    """Epochs of the trajectory whose mean logits teach. Default: three, over its last half."""
+    backbone: str = HelloConfig.backbone
+    """Public backbone. See: softlabel ls backbones"""
+    size: int = HelloConfig.size
+    """Pixels per side that the backbone is given; 0 for its own."""
+    rank: int = HelloConfig.rank
+    """Of the updates of the backbone's layers; 0 leaves it as it is."""
+    head_rank: int = HelloConfig.head_rank
+    """Of the head."""
+    text: bool = HelloConfig.text
+    """Begin the head at the text embeddings of the class names, where the backbone has texts."""
+    prompt: str = HelloConfig.prompt
+    """{} stands for the class name."""
+    weight: float = HelloConfig.weight
+    """Of the cross-entropy beside the squared distance to the teachers' logits."""
+    epochs: int = HelloConfig.epochs
+    """Over the real training images; 0 keeps the head as it begins."""
+    batch: int = HelloConfig.batch
+    """Batch size."""
+    lr: float = HelloConfig.lr
+    """Learning rate at the start."""
+    views: str = HelloConfig.views
+    """Augmentation of the real images. See: softlabel ls views"""
+    seed: int = 0
+    """Seed of order and views."""
+    out: Path | None = None
+    """Folder to keep it in. Default: its place in the store."""
+    data: Data = field(default_factory=Data)
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self, session: Session) -> None:
+        names = ("backbone", "size", "rank", "head_rank", "text", "prompt", "weight", "epochs", "batch", "lr", "views")
+        config = HelloConfig(**{name: getattr(self, name) for name in names})
+        last = load_teacher(self.teacher)
+        stops = self.stops or tuple(dict.fromkeys(max(1, round(last.epoch * share)) for share in (0.5, 0.75, 1.0)))
+        if len(set(stops)) < len(stops):
+            raise ConfigError(f"--stops takes different epochs. Got {', '.join(map(str, stops))}.")
+        teachers = [load_teacher(self.teacher, epoch) for epoch in stops]
+        store, execution = self.machine.open_store(self.out), self.machine.execution()
+        data = self.data.options(last.info).load(session.progress)
+        if self.machine.dry_run:
+            steps = config.epochs * -(-len(data.train) // config.batch)
+            facts = {"backbone": config.backbone, "teachers": list(stops), "steps": steps}
+            print_json(facts) if self.machine.json else print(f"would train {config.backbone} for {steps} steps")
+            return
+        path = train_labeler(
+            data, teachers, config, store=store, execution=execution, seed=self.seed, out=self.out,
+            progress=session.progress,
+        )  # fmt: skip
+        meta, made = read_artifact(path, "labeler", verify=False).meta, load_labeler(path)
+        if self.machine.json:
+            print_json({"labeler": str(path), "bytes": made.size, "public_bytes": made.public, **meta})
+            return
+        row = (config.backbone, f"{100 * meta['test_accuracy']:.1f} %", f"{100 * (last.accuracy or 0):.1f} %",
+               human_bytes(made.size), human_bytes(made.public), human_bytes(last.size))  # fmt: skip
+        columns = ("backbone", "test accuracy", "teacher's", "bytes stored", "public backbone", "teacher's bytes")
+        print_table(f"Labeler on {data.info.name}", columns, [row], numbers=5)
+        print(f"labeler: {path}")

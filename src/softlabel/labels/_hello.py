@@ -1,0 +1,242 @@
+"""HeLlO (arXiv 2408.08201): labels made online by a projector of few stored bytes, in place of a teacher or of files.
+
+The projector is trained on the real images against the mean logits of several weak teachers, checkpoints of one
+trajectory, and the class: squared distance + `weight` x cross-entropy (its section 3). The paper does not give weight,
+optimizer, epochs or prompt; ours are options. It adapts a CLIP ResNet's convolutions; here it is whatever linear layers
+and full convolutions the backbone has, and a head without texts begins at least squares.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DatasetInfo,
+    Progress,
+    Silent,
+    StoreError,
+    build_config,
+    fingerprint,
+    plain,
+    stream_seed,
+)
+from softlabel.labels._projector import Projector, ProjectorConfig, text_head
+from softlabel.labels._sources import OnlineLabels, online_labels
+from softlabel.losses import Loss
+from softlabel.models import Backbone, load_backbone
+from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact
+from softlabel.training import (
+    Checks,
+    Execution,
+    Normaliser,
+    Optimizer,
+    Protocol,
+    Schedule,
+    Teacher,
+    environment,
+    fit,
+    measure_accuracy,
+)
+
+KIND = "labeler"
+RIDGE = 1e-3
+"""Of the least squares that a head begins at, times the mean square of the features."""
+_DELTA = "delta.safetensors"
+_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelloConfig(ProjectorConfig):
+    """How a projector is built and trained.
+
+    Attributes:
+        weight: of the cross-entropy beside the squared distance to the teachers' mean logits.
+        epochs: over the real training images; 0 keeps the head that it begins at.
+        batch, lr, decay: of AdamW; the rate falls to 0 as a cosine.
+        views: augmentation of the real images, a name in `softlabel.training.POLICIES`.
+    """
+
+    weight: float = 0.1
+    epochs: int = 2
+    batch: int = 128
+    lr: float = 1e-3
+    decay: float = 1e-4
+    views: str = "flip-crop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 0:
+            raise ConfigError(f"A projector is trained for 0 epochs or more. Got {self.epochs} instead.")
+        self.protocol(max(1, self.epochs))
+
+    def protocol(self, epochs: int) -> Protocol:
+        """The training as a protocol."""
+        return Protocol(
+            name="hello",
+            epochs=epochs,
+            batch=self.batch,
+            views=self.views,
+            labels="online",
+            loss=Loss.parse(f"mse_ce:weight={self.weight!r}"),
+            optimizer=Optimizer(name="adamw", lr=self.lr, weight_decay=self.decay),
+            schedule=Schedule(name="cosine"),
+            checks=Checks(count=1),
+        )
+
+
+def train_labeler(
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    config: HelloConfig,
+    *,
+    store: Store,
+    execution: Execution,
+    seed: int = 0,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a projector on the real data and keep its delta; an equal one is found, an interrupted one goes on.
+
+    Args:
+        teachers: weak ones, whose mean logits it learns; they are not needed any more when it is made.
+        out: the artifact's folder; its place in the store by default.
+
+    Raises:
+        ConfigError: a backbone that is not on this machine, or texts that it does not have.
+        MissingExtraError: peft, or what the backbone needs, is not installed.
+        TeacherMismatchError: a teacher for other data.
+    """
+    source = online_labels(teachers, data.info)
+    backbone = load_backbone(config.backbone, config.size or None)
+    identity = {
+        "config": plain(config),
+        "backbone": {"id": backbone.spec, "digest": backbone.digest, "bytes": backbone.bytes},
+        "data": data.info.digest,
+        "train": data.train.digest,
+        "labels": source.fingerprint,
+        "seed": seed,
+        "execution": execution.identity,
+    }
+    key, progress = fingerprint(identity), progress or Silent()
+    path = out or store.labels(f"{data.info.name}-hello-{config.backbone}", key)
+    if is_complete(path):
+        _require(path, key)
+        return path
+    meta: dict[str, Any] = {**identity, "fingerprint": key, "info": plain(data.info)}
+    with new_artifact(path, KIND, meta, resumable=True) as writer:
+        projector = _projector(backbone, data.info, config)
+        projector.to(execution.torch_device)
+        checkpoint = FileCheckpoint(writer.folder / "resume.safetensors")
+        if not projector.centred and checkpoint.load() is None:
+            _begin_at_least_squares(projector, source, data, execution, progress)
+        if config.epochs:
+            fit(
+                projector,
+                data.train,
+                protocol=config.protocol(config.epochs),
+                info=data.info,
+                seed=stream_seed(seed, "labeler"),
+                execution=execution,
+                labels=source,
+                checkpoint=checkpoint,
+                save_seconds=0,
+                progress=progress,
+                what=f"labeler {backbone.spec} on {data.info.name}",
+            )
+            checkpoint.clear()
+        delta, chosen = projector.delta(), data.selection
+        projector.load_delta(delta)  # judged as it is stored
+        writer.write_tensors(_DELTA, delta)
+        meta |= {
+            "test_accuracy": measure_accuracy(projector, data.test, data.info, execution),
+            "selection_accuracy": measure_accuracy(projector, chosen, data.info, execution) if chosen else None,
+            "parameters": sum(tensor.numel() for tensor in delta.values()),
+            "environment": environment(execution),
+        }
+    return path
+
+
+def load_labeler(path: Path) -> Teacher:
+    """The projector at `path` as a teacher: its size is that of the delta; the backbone's bytes are `public`.
+
+    Raises:
+        StoreError: no labeler there, or a corrupt file.
+        ConfigError: its backbone is not on this machine, or has other weights than the one it was made with.
+    """
+    artifact = read_artifact(path, KIND)
+    meta = artifact.meta
+    config = build_config(HelloConfig, meta["config"], "the labeler")
+    info = DatasetInfo.from_json(meta["info"])
+    backbone = load_backbone(config.backbone, config.size or None)
+    if backbone.digest != meta["backbone"]["digest"]:
+        raise ConfigError(
+            f"The labeler at {path} was made with the backbone {backbone.spec!r} of the weights "
+            f"{meta['backbone']['digest']}, and the one on this machine has {backbone.digest}. Get the weights that it "
+            f"was made with, or make it again."
+        )
+    projector = _projector(backbone, info, config)
+    projector.load_delta(artifact.tensors(_DELTA))
+    projector.eval().requires_grad_(False)
+    return Teacher(
+        model=projector,
+        info=info,
+        arch=f"hello:{backbone.spec}",
+        fingerprint=fingerprint(meta["fingerprint"], "labeler"),
+        accuracy=meta["test_accuracy"],
+        epoch=config.epochs,
+        size=artifact.bytes_of(_DELTA),
+        public=backbone.bytes,
+    )
+
+
+def _projector(backbone: Backbone, info: DatasetInfo, config: HelloConfig) -> Projector:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # peft draws where low-rank updates begin
+        base = text_head(backbone, info, config.prompt) if config.text and backbone.texts is not None else None
+        return Projector(backbone, info, config, base)
+
+
+def _begin_at_least_squares(
+    projector: Projector, source: OnlineLabels, data: Dataset, execution: Execution, progress: Progress
+) -> None:
+    """The head that best gives the teachers' mean logits from the backbone's features, on the images as they are."""
+    normalise = Normaliser(data.info, execution.torch_device)
+    source = source.to(execution.torch_device)
+    features, labels = [], []
+    count = len(data.train)
+    progress.start(f"features of {data.info.name}", count)
+    with torch.inference_mode(), execution.autocast(), execution.deterministic():
+        for start in range(0, count, _BATCH):
+            views = normalise(data.train.images[start : start + _BATCH])
+            features.append(projector.features(views).float().cpu())
+            labels.append(source.logits(views, torch.arange(len(views))).float().cpu())
+            progress.advance(len(views))
+    progress.finish()
+    x, y = torch.cat(features), torch.cat(labels)
+    scale = 1 / float(x.square().mean().sqrt().clamp_min(1e-6))
+    projector.feature_scale.mul_(scale)
+    weight, bias = least_squares(x * scale, y)
+    projector.begin_at(weight.to(execution.torch_device), bias.to(execution.torch_device))
+
+
+def least_squares(x: Tensor, y: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+    """Weight [C, D] and bias [C] with the least |x w + b - y|^2 + n ridge |w|^2, for x [N, D] and y [N, C]."""
+    centre, target = x.mean(dim=0), y.mean(dim=0)
+    moments = (x - centre).double().T @ (x - centre).double()
+    moments += ridge * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(moments, (x - centre).double().T @ (y - target).double()).T.float()
+    return weight, target - weight @ centre
+
+
+def _require(path: Path, key: str) -> None:
+    if read_artifact(path, KIND, verify=False).meta["fingerprint"] != key:
+        raise StoreError(
+            f"{path} already holds another labeler (made with other settings, data or seed). Nothing is overwritten: "
+            f"choose another --out, or move it away."
+        )

