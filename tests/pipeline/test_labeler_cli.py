@@ -79,3 +79,29 @@ def test_a_labeler_has_no_trajectory(labeler: Any, softlabel: Any, made: Any, sm
     path = labeler("--json").json["labeler"]
     said = softlabel("label", made.rded, "--teacher", path, "--teacher-epoch", "1", *small)
     assert (said.code, "has no earlier epochs" in said.error) == (2, True)
+
+
+def test_a_set_and_its_labeler_at_once(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    words = (
+        "distill",
+        "--data",
+        made.data,
+        "--ipc",
+        "2",
+        "--method",
+        "rded:factor=2,crops=3",
+        *small,
+        "--store",
+        tmp_path,
+    )
+    spec = "hello:size=32,rank=1,head_rank=2,epochs=1,batch=16"
+    told = softlabel(*words, "--teacher", made.teacher, "--labeler", spec, "--json").json
+    assert Path(told["labeler"]).is_dir()
+    assert Path(told["distilled"]).is_dir()
+    for spec, teachers, message in (
+        ("hello:size=32", (), "of one --teacher. Got 0"),
+        ("hallo", ("--teacher", made.teacher), "There is no labeler named 'hallo'"),
+        ("hello:ranks=2", ("--teacher", made.teacher), "has no option 'ranks'"),
+    ):
+        said = softlabel(*words, *teachers, "--labeler", spec)
+        assert (said.code, message in said.error) == (2, True), said.err

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from softlabel._version import __version__
+from softlabel.cli._clip import MakeClip
 from softlabel.cli._grid import Grid, Lab
 from softlabel.cli._label import Label
 from softlabel.cli._labeler import MakeLabeler
@@ -39,6 +40,7 @@ Command = (
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Label, tyro.conf.subcommand("label")]
     | Annotated[MakeLabeler, tyro.conf.subcommand("labeler")]
+    | Annotated[MakeClip, tyro.conf.subcommand("clip")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from softlabel.cli._options import Data, Machine, Session
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, human_bytes
+from softlabel.core import ConfigError, UnknownNameError, build_config, human_bytes, parse_spec
 from softlabel.labels import HelloConfig, load_labeler, train_labeler
 from softlabel.store import read_artifact
-from softlabel.training import load_teacher
+from softlabel.training import Teacher, load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +57,12 @@ class MakeLabeler:
         names = ("backbone", "size", "rank", "head_rank", "text", "prompt", "weight", "epochs", "batch", "lr", "views")
         config = HelloConfig(**{name: getattr(self, name) for name in names})
         last = load_teacher(self.teacher)
-        stops = self.stops or tuple(dict.fromkeys(max(1, round(last.epoch * share)) for share in (0.5, 0.75, 1.0)))
-        if len(set(stops)) < len(stops):
-            raise ConfigError(f"--stops takes different epochs. Got {', '.join(map(str, stops))}.")
-        teachers = [load_teacher(self.teacher, epoch) for epoch in stops]
+        teachers = weak_teachers(self.teacher, self.stops)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(last.info).load(session.progress)
         if self.machine.dry_run:
             steps = config.epochs * -(-len(data.train) // config.batch)
-            facts = {"backbone": config.backbone, "teachers": list(stops), "steps": steps}
+            facts = {"backbone": config.backbone, "teachers": [one.epoch for one in teachers], "steps": steps}
             print_json(facts) if self.machine.json else print(f"would train {config.backbone} for {steps} steps")
             return
         path = train_labeler(
@@ -81,3 +78,33 @@ class MakeLabeler:
         columns = ("backbone", "test accuracy", "teacher's", "bytes stored", "public backbone", "teacher's bytes")
         print_table(f"Labeler on {data.info.name}", columns, [row], numbers=5)
         print(f"labeler: {path}")
+
+
+def weak_teachers(path: Path, stops: tuple[int, ...] | None = None) -> list[Teacher]:
+    """Checkpoints of one trajectory: those of `stops`, or three over its last half.
+
+    Raises:
+        ConfigError: the same epoch twice.
+        StoreError: no teacher there, or an epoch that it did not keep.
+    """
+    if stops is None:
+        last = load_teacher(path).epoch
+        stops = tuple(dict.fromkeys(max(1, round(last * share)) for share in (0.5, 0.75, 1.0)))
+    if len(set(stops)) < len(stops):
+        raise ConfigError(f"--stops takes different epochs. Got {', '.join(map(str, stops))}.")
+    return [load_teacher(path, epoch) for epoch in stops]
+
+
+def hello_of(spec: str, teachers: tuple[Path, ...]) -> HelloConfig:
+    """The settings of a labeler's spec, such as `hello:rank=4`.
+
+    Raises:
+        UnknownNameError: no such kind of labeler.
+        ConfigError: an option that does not exist or makes no sense, or not one teacher.
+    """
+    name, options = parse_spec(spec)
+    if name != "hello":
+        raise UnknownNameError("labeler", name, ("hello",))
+    if len(teachers) != 1:
+        raise ConfigError(f"A labeler learns from the trajectory of one --teacher. Got {len(teachers)}.")
+    return build_config(HelloConfig, options, "the labeler 'hello'")

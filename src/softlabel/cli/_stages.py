@@ -8,6 +8,7 @@ from typing import Any
 
 import tyro
 
+from softlabel.cli._labeler import hello_of, weak_teachers
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import (
@@ -38,6 +39,7 @@ from softlabel.labels import (
     load_labels,
     make_labels,
     read_labels,
+    train_labeler,
 )
 from softlabel.models import build_model, check_model
 from softlabel.store import load_distilled, read_artifact
@@ -153,6 +155,9 @@ class Distill:
     """Images per class."""
     storage: str = "png"
     """png or webp (lossless), or jpeg-Q with quality Q from 1 to 100."""
+    labeler: str | None = None
+    """hello, with its options as in hello:backbone=efficientnet-lite0,rank=8: make a labeler too, from the teacher's
+    trajectory. See: softlabel labeler --help"""
     seed: int = 0
     """Seed of every draw."""
     out: Path | None = None
@@ -162,6 +167,7 @@ class Distill:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
+        hello = None if self.labeler is None else hello_of(self.labeler, self.teachers.teacher)
         options = SetOptions(name=self.method, method=self.method, ipc=self.ipc, storage=self.storage)
         teachers = self.teachers.load_for(self.method)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
@@ -175,12 +181,21 @@ class Distill:
             return
         path = make_set(options, data, teachers, self.seed, store, execution, out=self.out, progress=session.progress)
         made = load_distilled(path)
+        labeler = None
+        if hello is not None:
+            labeler = train_labeler(
+                data, weak_teachers(self.teachers.teacher[0]), hello, store=store, execution=execution, seed=self.seed,
+                progress=session.progress,
+            )  # fmt: skip
         if self.machine.json:
-            print_json({"distilled": str(path), **read_artifact(path, "distilled", verify=False).meta})
+            also = {"labeler": str(labeler)} if labeler is not None else {}
+            print_json({"distilled": str(path), **also, **read_artifact(path, "distilled", verify=False).meta})
             return
         row = (made.method, str(made.ipc), str(len(made)), human_bytes(made.image_bytes))
         print_table(f"Distilled {data.info.name}", ("method", "IPC", "images", "bytes of images"), [row])
         print(f"distilled set: {path}")
+        if labeler is not None:
+            print(f"labeler: {labeler}")
 
 
 @dataclass(frozen=True, kw_only=True)

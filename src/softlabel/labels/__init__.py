@@ -17,6 +17,7 @@ from softlabel.labels._label_views import VIEWS
 from softlabel.labels._learned import Learning, learn_labels
 from softlabel.labels._reading import read_from, read_labels, unread
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
+from softlabel.labels._small_clip import SmallClipConfig, train_small_clip
 from softlabel.labels._sources import (
     FixedLabels,
     HardLabels,
@@ -46,6 +47,7 @@ __all__ = [
     "Learning",
     "OnlineLabels",
     "ReplayedLabels",
+    "SmallClipConfig",
     "StoredLabels",
     "WrappedLabels",
     "coded_labels",
@@ -65,6 +67,7 @@ __all__ = [
     "replayed",
     "save_labels",
     "train_labeler",
+    "train_small_clip",
     "unread",
     "write_label_store",
 ]
