@@ -68,7 +68,19 @@ def test_a_codec_reads_rows_in_any_order_and_number(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_spec_written_out_is_the_same_codec(spec: str) -> None:
-    assert Codec.parse(Codec.parse(spec).spec) == Codec.parse(spec)
+    codec = Codec.parse(spec)
+    assert Codec.parse(codec.spec) == Codec.parse(codec.identity) == codec
+
+
+def test_specs_are_short_and_identities_are_not() -> None:
+    shown = {
+        spec: Codec.parse(spec).spec
+        for spec in ("dense", "dense+int8", "topk:k=4", "topk:k=2", "vq:parts=2", "vq:parts=3")
+    }
+    assert shown == {"dense": "fp16", "dense+int8": "int8", "topk:k=4": "topk+fp16", "topk:k=2": "topk:k=2+fp16",
+                     "vq:parts=2": "vq", "vq:parts=3": "vq:parts=3"}  # fmt: skip
+    assert Codec.parse("topk").identity == "topk:k=4,fill=none+fp16"
+    assert Codec.parse("vq").identity == "vq:codes=256,parts=2,dim=8,hidden=64,steps=2000"
 
 
 def test_32_bits_lose_nothing() -> None:

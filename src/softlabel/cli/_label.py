@@ -131,7 +131,7 @@ class Label:
         views = self.views if self.budget is None else "seed"
         epochs = spec.epochs or protocol.labelled_epochs
         whole = find_protocol(self.protocol).fingerprint  # not that of so many epochs: a store is grown
-        key = fingerprint(source.fingerprint, distilled.digest, whole, codec.spec, views, self.seed,
+        key = fingerprint(source.fingerprint, distilled.digest, whole, codec.identity, views, self.seed,
                           execution.identity)  # fmt: skip
         path = self.out or store.labels(f"{distilled.info.name}-{self.protocol}-{codec.spec}", key)
         rows = epochs * len(distilled)

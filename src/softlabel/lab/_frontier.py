@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FULL = "replay+dense+fp16"
+FULL = "replay+fp16"
 """The label spec that others are measured against: every logit of every view, as SRe2L and its followers store them."""
 SMALLER = 20.0
 KEPT = 0.98

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softlabel.core import ConfigError, UnknownNameError, build_config, format_spec, parse_spec
+from softlabel.core import ConfigError, Option, UnknownNameError, build_config, format_spec, parse_spec
 from softlabel.labels._numbers import NUMBERS, Layout, Rows
 from softlabel.labels._vq import fit_vq, vq_codes, vq_decoded
 
@@ -316,9 +316,20 @@ class Codec:
 
     @property
     def spec(self) -> str:
-        """With every option written out: it means the same when a default changes."""
-        name = next(name for name, entry in STRUCTURES.items() if entry is type(self.structure))
+        """As short as it can be written: options that have their defaults are left out, and so is `dense`."""
         options = {item.name: getattr(self.structure, item.name) for item in fields(self.structure)}
+        changed = {
+            item.name: options[item.name] for item in fields(self.structure) if options[item.name] != item.default
+        }
+        return self.numbers if isinstance(self.structure, Dense) else self._written(changed)
+
+    @property
+    def identity(self) -> str:
+        """With every option written out: for fingerprints, which must change when a default does."""
+        return self._written({item.name: getattr(self.structure, item.name) for item in fields(self.structure)})
+
+    def _written(self, options: Mapping[str, Option]) -> str:
+        name = next(name for name, entry in STRUCTURES.items() if entry is type(self.structure))
         shown = format_spec(name, options)
         return shown if isinstance(self.structure, VectorQuantised) else f"{shown}+{self.numbers}"
 

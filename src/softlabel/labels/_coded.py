@@ -46,7 +46,7 @@ class CodedLabels(WrappedLabels):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint("coded", self.source.fingerprint, self.codec.spec, self.rows)
+        return fingerprint("coded", self.source.fingerprint, self.codec.identity, self.rows)
 
     @property
     def label_bytes(self) -> int:

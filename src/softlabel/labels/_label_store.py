@@ -286,7 +286,7 @@ def _identity(
         "images": plan.images,
         "seed": seed,
         "view_seed": plan.seed,
-        "codec": codec.spec,
+        "codec": codec.identity,
         "space": codec.space,
         "temperature": 1,
         "views": views,
