@@ -73,8 +73,8 @@ def keeps(*worse: int) -> dict[str, Any]:
 
 def test_how_many_entries_are_enough() -> None:
     told = "A: labels of the {} largest entries of 10 cannot be told from whole ones ({} points lost)."
-    assert answers(keeps(1, 2)) == [told.format(4, "+6.0")]
-    assert answers(keeps(2)) == [told.format(4, "+6.0")]  # one entry alone is not enough when two are worse
+    assert answers(keeps(1, 2)) == [told.format(4, "6.0")]
+    assert answers(keeps(2)) == [told.format(4, "6.0")]  # one entry alone is not enough when two are worse
     assert answers(keeps(1, 2, 4, 8)) == ["A: every number of kept entries tried is worse than whole labels."]
 
 

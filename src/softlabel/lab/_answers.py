@@ -82,10 +82,10 @@ def _enough(meta: Mapping[str, Any], arms: Arms, set_name: str, whole: str) -> I
         enough = top
     if enough is not None:
         total = _KEEP.fullmatch(whole)[1]  # type: ignore[index]
-        lost = 100 * (arms[set_name, whole]["final"]["mean"] - _mean(meta, names[enough]))
+        lost = round(100 * (arms[set_name, whole]["final"]["mean"] - _mean(meta, names[enough])), 1) + 0.0  # no -0.0
         yield (
             f"{set_name}: labels of the {enough} largest entries of {total} cannot be told from whole ones "
-            f"({lost:+.1f} points lost)."
+            f"({lost:.1f} points lost)."
         )
     elif names:
         yield f"{set_name}: every number of kept entries tried is worse than whole labels."
