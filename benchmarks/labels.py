@@ -42,6 +42,8 @@ def rate(work: Callable[[], int], least: float = 2.0) -> float:
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < least:
         done += work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
     return done / (time.perf_counter() - began)
 
 

@@ -232,7 +232,11 @@ def test_settings_that_make_no_sense() -> None:
         HardPhase(loss=Loss("kl"))
     with pytest.raises(ConfigError, match="Temperatures fall"):
         Tempering(first=1.0)
-    with pytest.raises(ConfigError, match="moves the temperatures of the loss kl, and 'gift' has none"):
-        find_protocol("lpqld").with_loss("gift").require_labels()
+    for loss in ("gift", "kl:temperature=4"):
+        with pytest.raises(ConfigError, match="moves the temperatures of the loss kl"):
+            find_protocol("lpqld").with_loss(loss)
+    assert find_protocol("lpqld").with_loss("ce").tempering is None
+    for epochs, hard in ((1, range(0)), (2, range(1)), (3, range(1, 2)), (4, range(1, 3))):
+        assert find_protocol("hald", epochs=epochs).hard_epochs == hard
     with pytest.raises(UnknownNameError, match="lpld"):
         find_protocol("lpdl")

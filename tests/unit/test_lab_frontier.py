@@ -58,6 +58,17 @@ def test_the_cheapest_that_keeps_enough() -> None:
     assert answers(made) == ["A, gift: replay+int4 keeps 98.2 % of the accuracy of full labels at 4 times fewer bytes."]
 
 
+def test_public_weights_are_no_bytes_of_an_arm() -> None:
+    light = arm("online", 0.65, labeler=50)
+    light["bytes"]["public"] = 10**9
+    found = {one.labels: one for one in frontier(study(light, arm(FULL, 0.6, stored=4000)))}
+    assert (found["online"].total, found["online"].front, found[FULL].front) == (150, True, False)
+
+
+def test_full_labels_are_no_answer_to_what_is_cheaper() -> None:
+    assert answers(study(arm(FULL, 0.5, stored=4000), arm("replay+vq", 0.1, stored=10))) == []
+
+
 def test_other_studies_have_no_front() -> None:
     assert frontier({**study(arm(FULL, 0.5)), "plots": []}) == []
     broken = arm("replay+int8", 0.5) | {"final": None, "failed": [{"seed": 0, "error": "no"}]}

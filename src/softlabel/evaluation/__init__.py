@@ -18,7 +18,8 @@ from softlabel.evaluation._recipe import (
 )
 from softlabel.evaluation._sets import SetOptions, make_set, set_path, set_teachers
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
-from softlabel.evaluation._students import Job, check_classes, full_data, student_views, train_student, train_students
+from softlabel.evaluation._student_views import student_views
+from softlabel.evaluation._students import Job, check_classes, full_data, train_student, train_students
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._tuning import Tuned, Tuning, tune
 from softlabel.evaluation._units import STACK_SIZE, Executor, LocalExecutor

@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, Progress, SoftlabelError, Split, human_bytes, stream
-from softlabel.evaluation._students import Job, student_views, train_students
-from softlabel.labels import Codec, LabelSpec, OnlineLabels, read_labels
+from softlabel.evaluation._student_views import student_views
+from softlabel.evaluation._students import Job, train_students
+from softlabel.labels import SEED_BYTES, SHARD_ROWS, Codec, LabelSpec, OnlineLabels, read_labels
 from softlabel.store import Store
 from softlabel.training import Checks, Execution, Protocol
 
 PILOT_EPOCHS = 60
 JUDGES = 2000
-"""Real training images that judge the pilot's students: never the test split."""
+"""Real images that judge the pilot's students: never the test split."""
+FILE_BYTES = 600
+"""What a file of labels needs beside them, at most."""
 POOLS = (1, 3, 10, 30)
 """How many times fewer epochs of labels than of training the candidates have."""
 CODECS = (
@@ -53,7 +56,9 @@ def label_candidates(distilled: DistilledSet, protocol: Protocol, budget: int) -
             continue
         for pool in POOLS:
             epochs = max(1, round(protocol.labelled_epochs / pool))
-            size = epochs * len(distilled) * codec.row_bytes(classes) + codec.shared_bytes(classes) + 8
+            rows, shared = epochs * len(distilled), codec.shared_bytes(classes)
+            files = -(-rows // SHARD_ROWS) + (shared > 0)
+            size = rows * codec.row_bytes(classes) + shared + SEED_BYTES + files * FILE_BYTES
             spec = LabelSpec("replay", codec=codec, epochs=epochs)
             least = min(least or (size, spec.spec), (size, spec.spec))
             if size <= budget and (spec, size) not in found:
@@ -85,12 +90,13 @@ def pilot(
     A pool of labels is shortened like the training. The best first; of equally good ones the smaller.
 
     Args:
-        data: real data; its train split judges, and its test split is not looked at.
+        data: real data; its selection split judges, or train images that are not in the set; its test split is not
+            looked at.
         seed: of students and views.
     """
     epochs = min(protocol.epochs, PILOT_EPOCHS)
     share = epochs / protocol.epochs
-    judge = _judges(data, seed)
+    judge = _judges(data, distilled, seed)
     found = []
     for spec, size in candidates:
         short = replace(
@@ -111,7 +117,18 @@ def pilot(
     return sorted(found, key=lambda one: (-one.accuracy, one.bytes))
 
 
-def _judges(data: Dataset, seed: int) -> Dataset:
-    """`data` with a sample of its train split in place of the test split."""
-    order = torch.randperm(len(data.train), generator=stream(seed, "pilot"))[:JUDGES].sort().values
-    return replace(data, test=Split(data.train.images[order], data.train.targets[order]), selection=None)
+def _judges(data: Dataset, distilled: DistilledSet, seed: int) -> Dataset:
+    """`data` with a sample of its selection split in place of the test split, or of train images not in the set.
+
+    Raises:
+        ConfigError: every real image is in the set.
+    """
+    split = data.selection
+    if split is None:
+        taken = {image.numpy().tobytes() for image in distilled.images}
+        left = [place for place, image in enumerate(data.train.images) if image.numpy().tobytes() not in taken]
+        if not left:
+            raise ConfigError("No real image is left to judge a pilot: all are in the set. Take --selection 0.1.")
+        split = Split(data.train.images[left], data.train.targets[left])
+    order = torch.randperm(len(split), generator=stream(seed, "pilot"))[:JUDGES].sort().values
+    return replace(data, test=Split(split.images[order], split.targets[order]), selection=None)

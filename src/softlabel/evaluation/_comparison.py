@@ -96,6 +96,8 @@ class Comparison:
             raise ConfigError(f"The number of class-incremental steps must be 1 or more. Got {self.steps} instead.")
 
     def _check_labels(self) -> None:
+        for loss in self.losses:
+            self.protocol.with_loss(loss)  # which refuses what the protocol cannot train
         regimes = [spec.regime or self.protocol.labels for spec in self.label_specs]
         if self.soft_losses and "hard" in regimes and not any(spec.regime == "hard" for spec in self.label_specs):
             raise ConfigError(
@@ -105,7 +107,8 @@ class Comparison:
         for spec in self.label_specs:
             if spec.regime == "hard":
                 raise ConfigError("Hard labels are what the loss ce has. Name it among the losses.")
-            if (spec.edits or spec.codec) and self.steps:
+            stored = (spec.regime or self.protocol.labels) == "replay" or spec.codec is not None
+            if (spec.edits or stored) and self.steps:
                 raise ConfigError(
                     "Edited and stored labels are for all classes at once. Leave the class-incremental steps out."
                 )
@@ -152,7 +155,8 @@ class Comparison:
         epochs of the whole data that would keep the rate near zero and cripple the baseline.
         """
         schedule = Schedule(name="warmup_linear", warmup=0.2)
-        return replace(self.protocol.with_loss("ce"), epochs=self.full_epochs, extra_epoch=False, schedule=schedule)
+        plain = replace(self.protocol.with_loss("ce"), label_epochs=0, hard_phase=None)
+        return replace(plain, epochs=self.full_epochs, extra_epoch=False, schedule=schedule)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,16 @@ from softlabel.evaluation._given import read_given
 from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
 from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers
 from softlabel.evaluation._units import Bench, Unit, prepare
-from softlabel.labels import FixedLabels, OnlineLabels, load_labels, replay_bytes
+from softlabel.labels import (
+    FixedLabels,
+    HelloConfig,
+    OnlineLabels,
+    labeler_path,
+    labeler_step_seconds,
+    load_labeler,
+    load_labels,
+    replay_bytes,
+)
 from softlabel.losses import Loss
 from softlabel.models import build_model
 from softlabel.store import Store, is_complete, load_distilled
@@ -92,7 +101,10 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
             if seed not in planned:
                 planned.add(seed)
                 lines.append(replace(line, what=f"{line.what}, seed {seed}"))
-            group.append(_finished(taught, labeler.epoch, data, store, execution) or stand_in)
+            group += [_finished(taught, epoch, data, store, execution) or stand_in for epoch in labeler.epochs]
+        if labeler.hello is not None:
+            line, group = _plan_labeler(labeler.name, labeler.hello, group, data, recipe.teacher.seed, store, execution)
+            lines.append(line)
         labelers[labeler.name] = group
     comparison = recipe.comparison
     return lines + plan_students(
@@ -121,6 +133,18 @@ def _plan_learned(
     seconds = left * learning.steps * learning.window * 4 * step
     what = f"{one.name}: {learning.steps} steps of labels"
     return PlanLine(what, done, done + left, seconds, left * images * data.info.classes * 4), labels
+
+
+def _plan_labeler(
+    name: str, config: HelloConfig, group: list[Teacher], data: Dataset, seed: int, store: Store, execution: Execution
+) -> tuple[PlanLine, list[Teacher]]:
+    """The part of one projector, and who labels: it, or its teachers in its place."""
+    path = labeler_path(data, group, config, store=store, execution=execution, seed=seed)
+    what = f"labeler {name}"
+    if is_complete(path):
+        return PlanLine(what, 1, 1, 0.0, 0), [load_labeler(path)]
+    steps = config.epochs * -(-len(data.train) // config.batch)
+    return PlanLine(what, 0, 1, steps * labeler_step_seconds(data, group, config, execution), 1_000_000), group
 
 
 def _finished(
@@ -224,7 +248,7 @@ def plan_students(
         views = f"{arm.set_name} {arm.teacher} {arm.seen} {cell.seed}"
         if not done and protocol.labels in ("online", "replay") and views not in replays:
             replays.add(views)
-            disk += replay_bytes((protocol.total_epochs * count, arm.seen or data.info.classes))
+            disk += replay_bytes((protocol.labelled_epochs * count, arm.seen or data.info.classes))
         lines[arm.name] = replace(
             before,
             done=before.done + int(done),

@@ -14,7 +14,7 @@ from softlabel.evaluation._label_facts import label_distance
 from softlabel.evaluation._sets import SetOptions, keep_learned, make_family, set_teachers
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
-from softlabel.labels import FixedLabels, Learning, load_labels
+from softlabel.labels import FixedLabels, HelloConfig, Learning, load_labeler, load_labels, train_labeler
 from softlabel.models import check_model
 from softlabel.store import Store, load_distilled, read_artifact
 from softlabel.training import (
@@ -63,16 +63,25 @@ class TeacherOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Labeler:
-    """A teacher, or an ensemble, that labels under a name of its own.
+    """A teacher, an ensemble, or what such a group taught, that labels under a name of its own.
 
     Attributes:
         epoch: of the trajectory; None is the last.
         seeds: teachers of the story's options with these seeds; several are an ensemble. None: the story's teacher.
+        stops: epochs of the trajectory that are an ensemble, in place of `epoch`.
+        hello: a projector (HeLlO) that the group teaches, and that labels in its place.
     """
 
     name: str = "teacher"
     epoch: int | None = None
     seeds: tuple[int, ...] | None = None
+    stops: tuple[int, ...] = ()
+    hello: HelloConfig | None = None
+
+    @property
+    def epochs(self) -> tuple[int | None, ...]:
+        """The epochs of the trajectory that label, or teach."""
+        return self.stops or (self.epoch,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +129,8 @@ class Recipe:
         missing = set(self.comparison.teachers) - {labeler.name for labeler in self.labelers}
         if missing:
             raise ConfigError(f"The recipe {self.name!r} has no labeler named {', '.join(sorted(missing))}.")
-        late = [one for one in self.labelers if one.epoch is not None and one.epoch > self.teacher.protocol.epochs]
+        last = self.teacher.protocol.epochs
+        late = [one for one in self.labelers if any(epoch is not None and epoch > last for epoch in one.epochs)]
         if late:
             raise ConfigError(f"The labeler {late[0].name!r} is of an epoch that the teacher never reaches.")
         names = [options.name for options in self.sets] + [given.name for given in self.given]
@@ -191,10 +201,22 @@ def run_recipe(
 
     path = taught(recipe.teacher.seed)
     teacher = load_teacher(path)
-    labelers = {
-        labeler.name: [load_teacher(taught(seed), labeler.epoch) for seed in labeler.seeds or (recipe.teacher.seed,)]
-        for labeler in recipe.labelers
-    }
+    labelers: dict[str, Sequence[Teacher]] = {}
+    for labeler in recipe.labelers:
+        seeds = labeler.seeds or (recipe.teacher.seed,)
+        group = [load_teacher(taught(seed), epoch) for seed in seeds for epoch in labeler.epochs]
+        if labeler.hello is not None:
+            made = train_labeler(
+                data,
+                group,
+                labeler.hello,
+                store=store,
+                execution=execution,
+                seed=recipe.teacher.seed,
+                progress=progress,
+            )
+            group = [load_labeler(made)]
+        labelers[labeler.name] = group
     sets = []
     for options in recipe.sets:
         looked_at = set_teachers(options.method, path)

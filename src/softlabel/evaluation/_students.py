@@ -21,11 +21,11 @@ from softlabel.core import (
     plain,
     stream_seed,
 )
+from softlabel.evaluation._student_views import stored_plan
 from softlabel.labels import HardLabels, LabelStore, read_from, replayed, unread
 from softlabel.models import build_model, model_facts
 from softlabel.store import FileCheckpoint, Store
 from softlabel.training import (
-    DrawnViews,
     Execution,
     History,
     Protocol,
@@ -36,7 +36,6 @@ from softlabel.training import (
     is_out_of_memory,
     measure_accuracy,
     peak_memory,
-    plan_of,
     resolve_execution,
     resolve_stack,
 )
@@ -59,12 +58,6 @@ class Job:
     student: str
     labels: LabelSource
     arm: str = ""
-
-
-def student_views(distilled: DistilledSet, protocol: Protocol, seed: int) -> DrawnViews:
-    """The views that a student of that seed sees of a set under a protocol."""
-    split = Split(distilled.images, distilled.targets)
-    return DrawnViews.of(protocol, split, distilled.info, distilled.factor, stream_seed(seed, "student"))
 
 
 def train_student(
@@ -143,7 +136,7 @@ def train_students(
     execution = execution or resolve_execution()
     check_classes(distilled, data)
     cells = [PlannedJob(job, distilled, data, seed, execution) for job in jobs]
-    plan = _stored_plan(stored, cells[0].protocol, distilled, seed) if stored is not None and cells else None
+    plan = stored_plan(stored, [cell.labels for cell in cells], cells[0].protocol, distilled, seed) if cells else None
     results: list[Record | SoftlabelError | None] = [cell.found(store) for cell in cells]
     left = [position for position, result in enumerate(results) if result is None]
     with ExitStack() as context:
@@ -179,19 +172,6 @@ def _public(labels: LabelSource) -> dict[str, int]:
     """Bytes of public weights that the labels need, which count for nothing else, where they need any."""
     found = getattr(unread(labels), "public_bytes", 0)
     return {"public": found} if found and labels.labeler_bytes else {}
-
-
-def _stored_plan(stored: LabelStore, protocol: Protocol, distilled: DistilledSet, seed: int) -> ViewPlan:
-    """The views of a label store as a training under `protocol` goes through them."""
-    return plan_of(
-        protocol,
-        Split(distilled.images, distilled.targets),
-        distilled.info,
-        distilled.factor,
-        stream_seed(seed, "student"),
-        labelled=stored.views_for(protocol, distilled),
-        epochs=stored.epochs,
-    )
 
 
 class PlannedJob:

@@ -17,7 +17,8 @@ from softlabel.core import (
 )
 from softlabel.evaluation._comparison import Arm, Cell, Stored, Teachers, arm_labels
 from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
-from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, student_views, train_students
+from softlabel.evaluation._student_views import student_views
+from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, train_students
 from softlabel.labels import read_labels
 from softlabel.store import Store, load_distilled
 from softlabel.training import Execution, is_out_of_memory

@@ -10,6 +10,7 @@ from softlabel.lab._frontier import cheapest, frontier
 from softlabel.lab._surface import read_surface
 
 SOFT = "soft_ce"
+VERDICTS = ("better", "worse", "not distinguishable")
 _SWAP = re.compile(r"fixed\+swap:rank=(\d+)")
 _KEEP = re.compile(r"fixed\+keep:top=(\d+)")
 _FIRST_RANKS = 3
@@ -74,10 +75,10 @@ def _enough(meta: Mapping[str, Any], arms: Arms, set_name: str, whole: str) -> I
     }
     control = arms[set_name, whole]["name"]
     against = [entry for entry in meta["comparisons"] if entry["against"] == control]
-    worse = {entry["arm"] for entry in against if entry["verdict"] == "worse"}
+    as_good = {entry["arm"] for entry in against if entry["verdict"] in ("better", "not distinguishable")}
     enough = None
     for top in sorted(names, reverse=True):
-        if names[top] in worse:
+        if names[top] not in as_good:
             break
         enough = top
     if enough is not None:
@@ -87,7 +88,7 @@ def _enough(meta: Mapping[str, Any], arms: Arms, set_name: str, whole: str) -> I
             f"{set_name}: labels of the {enough} largest entries of {total} cannot be told from whole ones "
             f"({lost:.1f} points lost)."
         )
-    elif names:
+    elif names and all(entry["verdict"] in VERDICTS for entry in against):
         yield f"{set_name}: every number of kept entries tried is worse than whole labels."
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 FULL = "replay+fp16"
 """The label spec that others are measured against: every logit of every view, as SRe2L and its followers store them."""
-SMALLER = 20.0
 KEPT = 0.98
 
 
@@ -56,7 +55,7 @@ def cheapest(regimes: Sequence[Regime], kept: float = KEPT) -> list[Regime]:
     """Per set and loss the regime with the fewest label bytes that keeps such a share of full labels' accuracy."""
     best: dict[tuple[str, str], Regime] = {}
     for one in regimes:
-        enough = one.kept is not None and one.smaller is not None and one.kept >= kept
+        enough = one.kept is not None and one.kept >= kept and one.smaller is not None and one.smaller > 1
         known = best.get((one.set, one.loss))
         if enough and (known is None or (one.smaller or 0) > (known.smaller or 0)):
             best[one.set, one.loss] = one
@@ -89,4 +88,4 @@ def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _total(arm: Mapping[str, Any]) -> float:
-    return float(sum(arm["bytes"].values()))
+    return float(sum(arm["bytes"][kind] for kind in ("images", "labels", "labeler")))

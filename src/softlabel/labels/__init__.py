@@ -1,7 +1,7 @@
 """Where soft labels come from, and what they cost to keep."""
 
 from softlabel.labels._codecs import CODECS, Codec, FittedCodec
-from softlabel.labels._coded import CodedLabels, coded_labels
+from softlabel.labels._coded import SEED_BYTES, CodedLabels, coded_labels
 from softlabel.labels._edits import (
     EDITS,
     Edit,
@@ -11,8 +11,8 @@ from softlabel.labels._edits import (
     jensen_shannon,
 )
 from softlabel.labels._files import load_labels, save_labels
-from softlabel.labels._hello import HelloConfig, load_labeler, train_labeler
-from softlabel.labels._label_store import LabelStore, StoredLabels, load_label_store, write_label_store
+from softlabel.labels._hello import HelloConfig, labeler_path, labeler_step_seconds, load_labeler, train_labeler
+from softlabel.labels._label_store import SHARD_ROWS, LabelStore, StoredLabels, load_label_store, write_label_store
 from softlabel.labels._label_views import VIEWS
 from softlabel.labels._learned import Learning, learn_labels
 from softlabel.labels._reading import read_from, read_labels, unread
@@ -33,6 +33,8 @@ __all__ = [
     "CODECS",
     "EDITS",
     "REPLAY_BYTES",
+    "SEED_BYTES",
+    "SHARD_ROWS",
     "VIEWS",
     "Codec",
     "CodedLabels",
@@ -55,6 +57,8 @@ __all__ = [
     "entropy",
     "fixed_labels",
     "jensen_shannon",
+    "labeler_path",
+    "labeler_step_seconds",
     "learn_labels",
     "load_label_store",
     "load_labeler",

@@ -109,5 +109,7 @@ def sample_labels(source: LabelSource, distilled: DistilledSet, plan: DrawnViews
                 logits = source.logits(batch.views, batch.index)
                 assert logits is not None  # labels that are coded have a teacher
                 found.append(logits.cpu())
+                if sum(len(some) for some in found) >= SAMPLE:
+                    break
         epoch += 1
     return torch.cat(found)

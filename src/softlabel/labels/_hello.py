@@ -7,7 +7,7 @@ and full convolutions the backbone has, and a head without texts begins at least
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from softlabel.core import (
     DatasetInfo,
     Progress,
     Silent,
+    Split,
     StoreError,
     build_config,
     fingerprint,
@@ -32,9 +33,10 @@ from softlabel.losses import Loss
 from softlabel.models import Backbone, load_backbone
 from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact
 from softlabel.training import (
+    Batches,
     Checks,
+    DrawnViews,
     Execution,
-    Normaliser,
     Optimizer,
     Protocol,
     Schedule,
@@ -47,8 +49,8 @@ from softlabel.training import (
 KIND = "labeler"
 RIDGE = 1e-3
 """Of the least squares that a head begins at, times the mean square of the features."""
+LEAST_SQUARES_VIEWS = 50_000
 _DELTA = "delta.safetensors"
-_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,8 @@ class HelloConfig(ProjectorConfig):
         weight: of the cross-entropy beside the squared distance to the teachers' mean logits.
         epochs: over the real training images; 0 keeps the head that it begins at.
         batch, lr, decay: of AdamW; the rate falls to 0 as a cosine.
-        views: augmentation of the real images, a name in `softlabel.training.POLICIES`.
+        views: augmentation of the real images, a name in `softlabel.training.POLICIES`: best that of the students,
+            whose views it will label. A backbone that never saw such views tells little of them.
     """
 
     weight: float = 0.1
@@ -67,7 +70,7 @@ class HelloConfig(ProjectorConfig):
     batch: int = 128
     lr: float = 1e-3
     decay: float = 1e-4
-    views: str = "flip-crop"
+    views: str = "gift"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,17 +117,9 @@ def train_labeler(
     """
     source = online_labels(teachers, data.info)
     backbone = load_backbone(config.backbone, config.size or None)
-    identity = {
-        "config": plain(config),
-        "backbone": {"id": backbone.spec, "digest": backbone.digest, "bytes": backbone.bytes},
-        "data": data.info.digest,
-        "train": data.train.digest,
-        "labels": source.fingerprint,
-        "seed": seed,
-        "execution": execution.identity,
-    }
+    identity = _identity(backbone, source, data, config, seed, execution)
     key, progress = fingerprint(identity), progress or Silent()
-    path = out or store.labels(f"{data.info.name}-hello-{config.backbone}", key)
+    path = out or _place(data, config, key, store)
     if is_complete(path):
         _require(path, key)
         return path
@@ -134,7 +129,7 @@ def train_labeler(
         projector.to(execution.torch_device)
         checkpoint = FileCheckpoint(writer.folder / "resume.safetensors")
         if not projector.centred and checkpoint.load() is None:
-            _begin_at_least_squares(projector, source, data, execution, progress)
+            _begin_at_least_squares(projector, source, data, config, seed, execution, progress)
         if config.epochs:
             fit(
                 projector,
@@ -160,6 +155,43 @@ def train_labeler(
             "environment": environment(execution),
         }
     return path
+
+
+def labeler_path(
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    config: HelloConfig,
+    *,
+    store: Store,
+    execution: Execution,
+    seed: int = 0,
+) -> Path:
+    """Where `train_labeler` with these arguments keeps, or will keep, its labeler."""
+    backbone = load_backbone(config.backbone, config.size or None)
+    identity = _identity(backbone, online_labels(teachers, data.info), data, config, seed, execution)
+    return _place(data, config, fingerprint(identity), store)
+
+
+def labeler_step_seconds(
+    data: Dataset, teachers: Sequence[Teacher], config: HelloConfig, execution: Execution
+) -> float:
+    """How long a step of its training takes: measured on two of them, of which the second counts."""
+    backbone = load_backbone(config.backbone, config.size or None)
+    projector = _projector(backbone, data.info, config)
+    batch = Split(data.train.images[: config.batch], data.train.targets[: config.batch])
+    taught = [
+        fit(
+            projector,
+            batch,
+            protocol=replace(config.protocol(1), batch=len(batch)),
+            info=data.info,
+            seed=turn,
+            execution=execution,
+            labels=online_labels(teachers, data.info),
+        )
+        for turn in range(2)
+    ]
+    return taught[-1].train_seconds / taught[-1].steps
 
 
 def load_labeler(path: Path) -> Teacher:
@@ -195,28 +227,50 @@ def load_labeler(path: Path) -> Teacher:
     )
 
 
+def _identity(
+    backbone: Backbone, source: OnlineLabels, data: Dataset, config: HelloConfig, seed: int, execution: Execution
+) -> dict[str, Any]:
+    return {
+        "config": plain(config),
+        "backbone": {"id": backbone.spec, "digest": backbone.digest, "bytes": backbone.bytes},
+        "data": data.info.digest,
+        "train": data.train.digest,
+        "labels": source.fingerprint,
+        "seed": seed,
+        "execution": execution.identity,
+    }
+
+
+def _place(data: Dataset, config: HelloConfig, key: str, store: Store) -> Path:
+    return store.labels(f"{data.info.name}-hello-{config.backbone}", key)
+
+
 def _projector(backbone: Backbone, info: DatasetInfo, config: HelloConfig) -> Projector:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(0)  # peft draws where low-rank updates begin
         base = text_head(backbone, info, config.prompt) if config.text and backbone.texts is not None else None
         return Projector(backbone, info, config, base)
 
 
 def _begin_at_least_squares(
-    projector: Projector, source: OnlineLabels, data: Dataset, execution: Execution, progress: Progress
-) -> None:
-    """The head that best gives the teachers' mean logits from the backbone's features, on the images as they are."""
-    normalise = Normaliser(data.info, execution.torch_device)
+    projector: Projector, source: OnlineLabels, data: Dataset, config: HelloConfig, seed: int, execution: Execution,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """The head that best gives the teachers' mean logits from the backbone's features, on views of the real images."""
+    drawn = stream_seed(seed, "labeler", "least squares")
+    plan = DrawnViews.of(config.protocol(1), data.train, data.info, 1, drawn)
     source = source.to(execution.torch_device)
-    features, labels = [], []
-    count = len(data.train)
-    progress.start(f"features of {data.info.name}", count)
-    with torch.inference_mode(), execution.autocast(), execution.deterministic():
-        for start in range(0, count, _BATCH):
-            views = normalise(data.train.images[start : start + _BATCH])
-            features.append(projector.features(views).float().cpu())
-            labels.append(source.logits(views, torch.arange(len(views))).float().cpu())
-            progress.advance(len(views))
+    features: list[Tensor] = []
+    labels: list[Tensor] = []
+    wanted = min(len(data.train), LEAST_SQUARES_VIEWS)
+    progress.start(f"features of {data.info.name}", wanted)
+    with torch.no_grad(), execution.autocast(), execution.deterministic():
+        for batch in Batches(data.train, data.info, execution.torch_device).epoch(plan, 0):
+            features.append(projector.features(batch.views).float().cpu())
+            labels.append(source.logits(batch.views, batch.index).float().cpu())
+            progress.advance(len(batch.index))
+            if sum(len(one) for one in labels) >= wanted:
+                break
     progress.finish()
     x, y = torch.cat(features), torch.cat(labels)
     scale = 1 / float(x.square().mean().sqrt().clamp_min(1e-6))

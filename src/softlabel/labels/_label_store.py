@@ -39,6 +39,7 @@ from softlabel.labels._label_views import (
 from softlabel.labels._numbers import Rows
 from softlabel.labels._sources import OnlineLabels
 from softlabel.store import (
+    ASIDE,
     Artifact,
     ArtifactWriter,
     grown_artifact,
@@ -52,9 +53,9 @@ from softlabel.training import Batches, DrawnViews, Execution, Protocol, ViewPla
 from softlabel.views import policy_from_plain
 
 KIND = "label-store"
-SHARD_ROWS = 100_000
-"""Labels per file, or those of one epoch where these are more."""
-_CODEC, _ENCODER = "codec.safetensors", "encoder.safetensors"
+SHARD_ROWS = 10_000
+"""Labels per file, or those of one epoch where these are more: what an interruption can lose."""
+_CODEC, _ENCODER = "codec.safetensors", f"{ASIDE}encoder.safetensors"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def write_label_store(
 ) -> None:
     """Label the views of a training and keep them; a store that has them is left alone, one with fewer is grown.
 
-    An interrupted writing goes on where it was. The views are those that a student of `seed` sees under `protocol`.
+    An interrupted writing goes on where it was; an interrupted growing begins again, and the store is what it was. The
+    views are those that a student of `seed` sees under `protocol`.
 
     Args:
         epochs: of views; the protocol's by default.
@@ -230,7 +232,7 @@ class _Writing:
 
     def write(self, writer: ArtifactWriter, start: int, stop: int, before: Mapping[str, Any]) -> dict[str, Any]:
         """Files of the epochs from `start` to `stop`, and what the manifest says of all epochs."""
-        fitted = self._codec(writer)
+        fitted = self._codec(writer).to(self.execution.torch_device)
         length = max(1, SHARD_ROWS // len(self.distilled))
         shards = [(first, min(first + length, stop)) for first in range(start, stop, length)]
         names = list(before.get("views_fingerprints", ()))
@@ -239,7 +241,7 @@ class _Writing:
             names += [fingerprint_of(epoch) for epoch in drawn]
             if self.views == "stored":
                 writer.write_tensors(_shard("views", first, last), written_views(drawn))
-            if not (writer.folder / _shard("labels", first, last)).exists():
+            if start or not (writer.folder / _shard("labels", first, last)).exists():
                 writer.write_tensors(_shard("labels", first, last), self._labels(fitted, first, last))
             else:  # written before an interruption
                 self.progress.advance(last - first)
@@ -251,6 +253,11 @@ class _Writing:
         if not self.codec.shared_bytes(fresh.classes):
             return fresh
         if not (writer.folder / _ENCODER).exists():
+            if (writer.folder / _CODEC).exists():
+                raise StoreError(
+                    f"The store at {writer.folder} was shared without {_ENCODER}, and can be read but not grown. Make "
+                    f"another one with --out."
+                )
             fitted = self.codec.fit(sample_labels(self.source, self.distilled, self.plan, self.execution))
             writer.write_tensors(_CODEC, fitted.stored)
             writer.write_tensors(_ENCODER, fitted.shared)

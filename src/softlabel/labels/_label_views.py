@@ -1,8 +1,7 @@
 """The views that stored labels were made for: written down as numbers, or as the seed that they are drawn from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ VIEWS = {
 }
 INDEX, SIZES, KINDS, SHAPE = "index", "sizes", "kinds", "shape"
 PARTNER = ".partner"
+SHARDS_KEPT = 4
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -110,10 +110,12 @@ class WrittenViews:
     Attributes:
         shards: (first epoch, its tensors), ascending; an epoch is in one of them.
         images: of an epoch.
+        kept: shards that were read.
     """
 
     shards: tuple[tuple[int, dict[str, Tensor]], ...]
     images: int
+    kept: dict[int, list[list[Drawn]]] = field(default_factory=dict)
 
     def steps(self, epoch: int) -> int:
         return len(self._of(epoch))
@@ -125,10 +127,14 @@ class WrittenViews:
         place = max(i for i, (first, _) in enumerate(self.shards) if first <= epoch)
         return self._read(place)[epoch - self.shards[place][0]]
 
-    @cache  # noqa: B019  a store is read to the end of a training, and so are its views
     def _read(self, place: int) -> list[list[Drawn]]:
-        first, tensors = self.shards[place]
-        return read_views(tensors, self.images, first)
+        """The epochs of a shard; the last few shards are kept."""
+        if place not in self.kept:
+            while len(self.kept) >= SHARDS_KEPT:
+                self.kept.pop(next(iter(self.kept)))
+            first, tensors = self.shards[place]
+            self.kept[place] = read_views(tensors, self.images, first)
+        return self.kept[place]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ What is stored of it is its delta: the low-rank matrices and a bias. The backbon
 head that begins at the text embeddings of the class names is made from these again.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -81,11 +82,12 @@ class Projector(nn.Module):
         """Add low-rank updates to the head, and to the backbone's layers; nothing else is trained but the bias."""
         peft = optional_package("peft", "hf", "of a projector")
         layers = [f"network.{name}" for name in backbone.adapts] if config.rank else []
+        exactly = "|".join(re.escape(name) for name in (*layers, "head"))  # a list would match ends of names too
         head_rank = min(config.head_rank, *self.head.weight.shape)
         settings = peft.LoraConfig(
             r=config.rank or 1,
             lora_alpha=config.rank or 1,
-            target_modules=[*layers, "head"],
+            target_modules=f"({exactly})",
             rank_pattern={"^head$": head_rank},
             alpha_pattern={"^head$": head_rank},
         )
@@ -107,7 +109,9 @@ class Projector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of normalised images [B, C, H, W]."""
-        logits: Tensor = self.head(self.features(images)).float() + self.bias
+        features = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):  # texts share an offset that bfloat16 would drown in
+            logits: Tensor = self.head(features) + self.bias
         return logits - logits.mean(dim=1, keepdim=True) if self.centred else logits
 
     def delta(self) -> dict[str, Tensor]:

@@ -152,7 +152,7 @@ def _clip(name: str, size: int | None) -> Backbone:
     return _backbone(
         spec, _Clip(model, interpolate=size not in (None, own)), feature_size=int(model.config.projection_dim),
         size=size or own, mean=processor.image_mean, std=processor.image_std, texts=texts,
-        scale=float(model.logit_scale.detach().exp()),
+        scale=float(model.logit_scale.detach().exp()), whole=model,
     )  # fmt: skip
 
 
@@ -201,10 +201,11 @@ def _timm(name: str, size: int | None) -> Backbone:
 
 def _backbone(
     spec: str, network: nn.Module, *, feature_size: int, size: int, mean: Sequence[float], std: Sequence[float],
-    texts: Texts | None = None, scale: float | None = None,
+    texts: Texts | None = None, scale: float | None = None, whole: nn.Module | None = None,
 ) -> Backbone:  # fmt: skip
+    """Args: whole: all that is needed of it, where that is more than the network: a CLIP's texts."""
     network.eval().requires_grad_(False)
-    tensors = [*network.state_dict().values()]
+    tensors = [*(whole or network).state_dict().values()]
     return Backbone(
         spec=spec,
         network=network,

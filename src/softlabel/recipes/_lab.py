@@ -20,8 +20,9 @@ from softlabel.evaluation import (
     TeacherOptions,
     find_protocol,
 )
-from softlabel.labels import Learning
+from softlabel.labels import LabelSpec, Learning
 from softlabel.recipes._lab_bytes import for_gift, regimes
+from softlabel.recipes._lab_hello import FULL, hello_labelers
 from softlabel.recipes._lab_setting import EARLY, LabSetting
 from softlabel.training import EXPERT_PROTOCOL
 
@@ -260,6 +261,27 @@ def bytes_(setting: LabSetting) -> Recipe:
     )
 
 
+def hello(setting: LabSetting) -> Recipe:
+    """HeLlO's labelers beside the teachers that they replace: a probe, weak teachers, low-rank updates, a text head."""
+    labelers = hello_labelers(setting.hello, setting.weak)
+    full = LabelSpec.parse("replay").spec
+    students = find_protocol("gift", epochs=QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
+    study = _study(
+        "lab-hello",
+        "HeLlO's labelers beside the teachers that they replace, part by part",
+        "What a labeler of few bytes is worth",
+        setting,
+        ipcs=setting.ipcs((10,), (10,)),
+        losses=("ce", "mse_ce", "gift"),
+        labels=(full, "online"),
+        labelers=labelers,
+        keep=({"loss": ("ce",)}, {"teacher": (FULL,)}, {"labels": ("online",)}),
+        plots=({"kind": "bytes"}, {"kind": "bars", "title": "Labelers", "group": "teacher", "bar": "loss",
+                                   "where": {"labels": ["online", "hard"]}}),
+    )  # fmt: skip
+    return replace(study, comparison=replace(study.comparison, protocol=students))
+
+
 LAB: dict[str, Callable[[LabSetting], Recipe]] = {
     "baseline": baseline,
     "epochs": epochs,
@@ -271,6 +293,7 @@ LAB: dict[str, Callable[[LabSetting], Recipe]] = {
     "zero-shot": zero_shot,
     "scaling": scaling,
     "bytes": bytes_,
+    "hello": hello,
 }
 
 
@@ -285,7 +308,10 @@ def find_lab(name: str, setting: LabSetting | None = None, data: DataOptions | N
     """
     if name not in LAB:
         raise UnknownNameError("label study", name, LAB)
-    recipe = LAB[name](setting or LabSetting())
+    setting = setting or LabSetting()
+    if name != "hello":
+        setting.require_no_labeler()
+    recipe = LAB[name](setting)
     return recipe if data is None else replace(recipe, data=data)
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from softlabel.core import ConfigError
+from softlabel.labels import HelloConfig
 
 ARCH = "convnet-3:norm=instance,width=64"  # half the usual width: made for CPUs, as the epochs are
 EXPERT_EPOCHS, QUICK_EXPERT_EPOCHS = 24, 3
@@ -25,6 +27,9 @@ class LabSetting:
         ipc: images per class; None is the study's.
         protocol: how students are trained.
         groups: the group of every class, where a hierarchy is known.
+        backbone: of labelers, for the study of these; None is its own.
+        backbone_size: pixels per side that it is given; None is the study's.
+        labeler_epochs: over the real images that labelers are trained for; None is the study's.
     """
 
     quick: bool = False
@@ -35,6 +40,9 @@ class LabSetting:
     ipc: tuple[int, ...] | None = None
     protocol: str = PROTOCOL
     groups: Mapping[str, str] | None = None
+    backbone: str | None = None
+    backbone_size: int | None = None
+    labeler_epochs: int | None = None
 
     def __post_init__(self) -> None:
         for what, some in (("--ipc", self.ipc), ("--stops", self.stops)):
@@ -63,6 +71,23 @@ class LabSetting:
         if self.stops and len(self.stops) > 1:
             raise ConfigError("This study takes one expert. Give --stops one epoch.")
         return self.stops[0] if self.stops else max(1, round(EARLY * self.length))
+
+    @property
+    def weak(self) -> tuple[int, ...]:
+        """Epochs of weak teachers: three over the last half of the trajectory."""
+        return self.stops or tuple(dict.fromkeys(max(1, round(self.length * share)) for share in (0.5, 0.75, 1.0)))
+
+    @property
+    def hello(self) -> HelloConfig:
+        """The labeler, trained with every part."""
+        given = {"backbone": self.backbone, "size": self.backbone_size, "epochs": self.labeler_epochs}
+        usual: dict[str, Any] = {"size": 32, "epochs": 1} if self.quick else {}
+        return HelloConfig(**{**usual, **{name: value for name, value in given.items() if value is not None}})
+
+    def require_no_labeler(self) -> None:
+        """Raise ConfigError when settings of labelers are given to a study that has none."""
+        if (self.backbone, self.backbone_size, self.labeler_epochs) != (None, None, None):
+            raise ConfigError("--backbone, --backbone-size and --labeler-epochs are for softlabel lab hello.")
 
     @property
     def along(self) -> tuple[int, ...]:

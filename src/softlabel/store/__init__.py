@@ -1,6 +1,7 @@
 """Paths and file formats: the only code that knows them."""
 
 from softlabel.store._artifact import (
+    ASIDE,
     MANIFEST,
     SCHEMA,
     Artifact,
@@ -20,6 +21,7 @@ from softlabel.store._store import DEFAULT_STORE, Store
 from softlabel.store._table import new_table
 
 __all__ = [
+    "ASIDE",
     "DEFAULT_STORE",
     "MANIFEST",
     "SCHEMA",

@@ -26,6 +26,8 @@ from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_byt
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+ASIDE = "aside/"
+"""Files in this folder of an artifact are in no manifest: it can be read, and shared, without them."""
 _HOST = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())
 
 
@@ -117,16 +119,25 @@ def grown_artifact(path: Path, kind: str, meta: dict[str, Any]) -> Iterator[Arti
     """Add files to the complete artifact at `path`; they count when the block ends, with the new manifest.
 
     Until then the artifact is what it was: files that an interrupted block left are in no manifest, and the next block
-    writes them again. Files that stand in the manifest must not be changed.
+    removes them first. Files that stand in the manifest must not be changed.
 
     Raises:
-        StoreError: no artifact of that kind there, or it cannot be written.
+        StoreError: no artifact of that kind there, it cannot be written, or another process changed it meanwhile.
         DiskFullError: the disk filled up.
     """
-    before = read_artifact(path, kind, verify=False).files
-    writer = ArtifactWriter(path)
-    yield writer
+    before, manifest = read_artifact(path, kind, verify=False).files, (path / MANIFEST).read_bytes()
+    for stray in _strays(path, before):
+        stray.unlink()
+    yield ArtifactWriter(path)
+    if (path / MANIFEST).read_bytes() != manifest:
+        raise StoreError(f"{path} was changed by another process meanwhile, and is left as it is now. Run again.")
     _write_manifest(path, kind, meta, before)
+
+
+def _strays(path: Path, known: Mapping[str, Any]) -> list[Path]:
+    """Files of an artifact's folder that are in no manifest and belong to nobody."""
+    found = ((file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file())
+    return [file for file, name in found if name not in known and name != MANIFEST and not name.startswith(ASIDE)]
 
 
 def require_same(path: Path, kind: str, found: str, expected: str) -> None:
@@ -200,8 +211,8 @@ def _write_manifest(
         leftover.unlink()
     files = {
         name: (known or {}).get(name) or {"sha256": sha256(file), "bytes": file.stat().st_size}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST and (name := file.relative_to(folder).as_posix())
+        for file, name in ((file, file.relative_to(folder).as_posix()) for file in sorted(folder.rglob("*")))
+        if file.is_file() and file.name != MANIFEST and not name.startswith(ASIDE)
     }
     manifest = {"softlabel": __version__, "schema": SCHEMA, "kind": kind, "meta": meta, "files": files}
     write_json(folder / MANIFEST, manifest)

@@ -90,7 +90,7 @@ class Member:
 
         def mean(logits: Tensor) -> Tensor:
             if calibrates and teacher is not None:
-                self.last = logits.detach(), teacher
+                self.last = logits.detach().clone(), teacher
             return view_loss(
                 function,
                 student=logits,

@@ -94,7 +94,8 @@ class HardPhase:
 
     def epochs(self, total: int) -> range:
         """The epochs of the phase, of so many in all."""
-        return range(round(self.start * total), round(self.stop * total))
+        first, last = round(self.start * total), round(self.stop * total)
+        return range(first, min(last, first + total - 1))  # of very few epochs one is soft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,19 +217,27 @@ class Protocol:
             UnknownNameError, ConfigError: as `Loss.parse`.
         """
         parsed = Loss.parse(loss)
-        return replace(self, loss=parsed, labels=self.labels if parsed.needs_teacher else "hard")
+        if not parsed.needs_teacher:
+            return replace(self, loss=parsed, labels="hard", tempering=None)
+        changed = replace(self, loss=parsed)
+        changed.require_tempering()
+        return changed
 
     def require_labels(self) -> None:
         """Raises ConfigError when the loss looks at a teacher and the labels are hard, or cannot be tempered."""
-        if self.tempering is not None and self.loss.name != "kl":
-            raise ConfigError(
-                f"The protocol {self.name!r} moves the temperatures of the loss kl, and {self.loss.spec!r} has none. "
-                f"Take kl, or another protocol."
-            )
+        self.require_tempering()
         if self.loss.needs_teacher and self.labels == "hard":
             raise ConfigError(
                 f"The loss {self.loss.spec!r} needs soft labels. Choose --labels online or fixed and give a --teacher, "
                 f"or take the loss ce."
+            )
+
+    def require_tempering(self) -> None:
+        """Raises ConfigError when temperatures move that the loss does not have, or has set itself."""
+        if self.tempering is not None and (self.loss.name != "kl" or self.loss.options):
+            raise ConfigError(
+                f"The protocol {self.name!r} moves the temperatures of the loss kl, which is to be taken as it is. Got "
+                f"{self.loss.spec!r}: take kl, or another protocol."
             )
 
     def require_space(self, space: str) -> None:
