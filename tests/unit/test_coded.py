@@ -204,5 +204,6 @@ def test_a_pool_is_no_other_protocol_where_it_says_nothing() -> None:
     protocol = find_protocol("gift")
     assert protocol.fingerprint == replace(protocol, label_epochs=0).fingerprint
     assert protocol.fingerprint != replace(protocol, label_epochs=3).fingerprint
+    assert protocol.fingerprint == replace(protocol, label_epochs=protocol.epochs).fingerprint
     with pytest.raises(ConfigError, match="1 epoch or more, or for each"):
         replace(protocol, label_epochs=-1)

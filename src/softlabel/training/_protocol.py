@@ -180,8 +180,9 @@ class Protocol:
         """Names what changes a number: all fields but `name` and `source`; a view policy by its operations."""
         skip: tuple[str, ...] = ("name", "source", "views")
         # A field that came with a later version is left out where it says nothing, so that older names still hold.
-        later = {"label_epochs": 0, "hard_phase": None, "tempering": None}
-        skip += tuple(name for name, nothing in later.items() if getattr(self, name) == nothing)
+        enough = self.labelled_epochs == self.total_epochs - len(self.hard_epochs)  # labels for every soft epoch
+        later = {"label_epochs": enough, "hard_phase": not self.hard_phase, "tempering": not self.tempering}
+        skip += tuple(name for name, says_nothing in later.items() if says_nothing)
         fields = {key: value for key, value in vars(self).items() if key not in skip}
         return fingerprint(fields, [self.policy(factor) for factor in (1, 2)])
 
