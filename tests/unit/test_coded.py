@@ -170,7 +170,9 @@ def test_losses_that_a_codec_cannot_serve(
 def test_losses_that_smoothed_top_entries_serve(
     tiny_data: Dataset, distilled: DistilledSet, online: OnlineLabels, protocol: Protocol, loss: str
 ) -> None:
-    trained(tiny_data, distilled, job("replay+topk:k=1,fill=smooth", protocol, online, distilled, loss))
+    [record] = trained(tiny_data, distilled, job("replay+topk:k=1,fill=smooth", protocol, online, distilled, loss))
+    assert len(record["train_loss"]) == EPOCHS
+    assert record["arm"]["loss"] == loss
 
 
 @pytest.mark.parametrize(
