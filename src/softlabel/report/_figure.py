@@ -1,8 +1,11 @@
 """What every figure shares: plotly's plain JSON form, its layout, intervals and safe texts."""
 
 import html
+import math
+from collections.abc import Sequence
 from typing import Any
 
+from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, Score
 from softlabel.report._palette import INK, MUTED, RULE
 from softlabel.report._text import interval, outcome
@@ -40,6 +43,16 @@ def blank_layout(*, height: int, left: int, right: int, top: int, bottom: int) -
 def titled(axis: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`axis` with `changes`, the title keeping its looks."""
     return {**axis, **changes, "title": axis["title"] | changes["title"]}
+
+
+def bytes_axis(axis: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
+    """`axis` as a logarithmic one of all bytes of an arm, with the sizes that are shown within."""
+    ticks = [10**power for power in range(16)]
+    found = titled(axis, {"title": {"text": "images + labels + labeler, log scale"}, "type": "log", "tickvals": ticks})
+    found["ticktext"] = [human_bytes(tick) for tick in ticks]
+    if sizes:
+        found["range"] = [math.log10(max(1, min(sizes))) - 0.3, math.log10(max(sizes)) + 0.3]
+    return found
 
 
 def error_bar(score: Score, colour: str) -> dict[str, Any]:

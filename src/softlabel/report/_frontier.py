@@ -1,13 +1,12 @@
 """The frontier of a study of bytes: a table of regimes, and accuracy over bytes with the Pareto front."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.lab import Regime
-from softlabel.report._figure import Figure, blank_layout, escape, short, titled
+from softlabel.report._figure import Figure, blank_layout, bytes_axis, escape, short, titled
 from softlabel.report._grid_plots import GridKey
 from softlabel.report._palette import INK, MARKS, SYMBOLS
 from softlabel.report._text import NO_VALUE, percent
@@ -82,17 +81,7 @@ def frontier_figure(regimes: Sequence[Regime]) -> Figure:
         "line": {"color": INK, "width": 1.2, "dash": "dot", "shape": "hv"},
     })  # fmt: skip
     layout = blank_layout(height=420, left=56, right=24, top=14, bottom=52)
-    ticks = [10**power for power in range(16)]
-    layout["xaxis"] |= {
-        "title": layout["xaxis"]["title"] | {"text": "images + labels + labeler, log scale"},
-        "type": "log",
-        "tickvals": ticks,
-        "ticktext": [human_bytes(tick) for tick in ticks],
-        "range": [
-            math.log10(max(1, min(one.total for one in regimes))) - 0.15,
-            math.log10(max(one.total for one in regimes)) + 0.15,
-        ],
-    }
+    layout["xaxis"] = bytes_axis(layout["xaxis"], [one.total for one in regimes])
     layout["yaxis"] = titled(layout["yaxis"], {"title": {"text": "final accuracy, %"}})
     return {"data": data, "layout": layout | {"hovermode": "closest"}}
 

@@ -1,13 +1,12 @@
 """The report's figures as plotly's plain JSON form: dicts with `data` and `layout`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, Score, SetFacts
-from softlabel.report._figure import Figure, blank_layout, error_bar, escape, hover_text, short, titled
+from softlabel.report._figure import Figure, blank_layout, bytes_axis, error_bar, escape, hover_text, short, titled
 from softlabel.report._palette import FULL_DATA, INK, MUTED, SYMBOLS, Palette
 from softlabel.report._study import Run, Study
 from softlabel.report._text import images_of, percent
@@ -148,15 +147,7 @@ def bytes_figure(study: Study, palette: Palette) -> Figure:
                 }
             )
     layout = blank_layout(height=340, left=52, right=24, top=12, bottom=50)
-    ticks = [10**power for power in range(16)]
-    layout["xaxis"] |= {
-        "title": layout["xaxis"]["title"] | {"text": "images + labels + labeler, log scale"},
-        "type": "log",
-        "tickvals": ticks,
-        "ticktext": [human_bytes(tick) for tick in ticks],
-    }
-    if sizes:
-        layout["xaxis"]["range"] = [math.log10(min(sizes)) - 0.3, math.log10(max(sizes)) + 0.3]
+    layout["xaxis"] = bytes_axis(layout["xaxis"], sizes)
     layout["yaxis"] = titled(layout["yaxis"], {"title": {"text": "final accuracy, %"}})
     layout["hovermode"] = "closest"
     return {"data": data, "layout": layout}
