@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from softlabel.core import ConfigError, UnknownNameError
-from softlabel.evaluation import DataOptions
-from softlabel.evaluation._comparison import arms
+from softlabel.evaluation import DataOptions, Recipe
+from softlabel.evaluation._comparison import Arm, arms
 from softlabel.lab import choices
 from softlabel.lab._frontier import FULL
 from softlabel.labels import EDITS, LabelSpec
@@ -152,3 +152,46 @@ def test_a_study_without_a_selection_split_has_no_choices() -> None:
     assert choices({"arms": [_arm("a", "early", 0.5, 0.5)]}) == []
     failed = _arm("a", "early", 0.5, 0.5) | {"failed": [{"seed": 1, "error": "x"}]}
     assert choices({"choosing": True, "arms": [failed]}) == []
+
+
+def test_bytes_takes_labels_and_losses() -> None:
+    setting = LabSetting(ipc=(5,), labels=("replay", "replay+distances", "fixed"), losses=("soft_ce", "gift"))
+    recipe = find_lab("bytes", setting)
+    assert [options.storage for options in recipe.sets] == ["png", "jpeg-75"]
+    found = {(arm.set_name, arm.axes["labels"], arm.axes["loss"]) for arm in _arms(recipe)}
+    assert found == {
+        *(("random, IPC 5", labels, loss) for labels in ("replay+fp16", "fixed") for loss in ("soft_ce", "gift")),
+        ("random, IPC 5", "replay+distances+fp16", "soft_ce"),
+        ("random, IPC 5, jpeg-75", "fixed", "soft_ce"),
+    }
+
+
+def test_labels_that_no_loss_can_use_are_refused_not_dropped() -> None:
+    with pytest.raises(ConfigError, match="of these labels only the largest are kept"):
+        find_lab("bytes", LabSetting(labels=("replay", "replay+topk:k=2"), losses=("gift",)))
+
+
+def test_bytes_tries_jpeg_where_images_weigh_more_than_labels() -> None:
+    recipe = find_lab("bytes")
+    lossy = [arm for arm in _arms(recipe) if arm.set_name.endswith("jpeg-75")]
+    assert {arm.axes["labels"] for arm in lossy} == {"fixed", "replay:epochs=10+int4", "replay:epochs=30+int4"}
+    assert {arm.axes["loss"] for arm in lossy} == {"soft_ce"}
+    big = find_lab("bytes", LabSetting(labels=("replay",)))
+    assert {options.storage for options in big.sets} == {"png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("epochs", LabSetting(labels=("fixed",)), "--labels and --losses are for softlabel lab bytes"),
+        ("hello", LabSetting(losses=("kl",)), "--labels and --losses are for softlabel lab bytes"),
+        ("bytes", LabSetting(labeler_epochs=1), "--labeler-epochs are for softlabel lab hello"),
+    ],
+)
+def test_settings_of_another_study_are_refused(name: str, setting: LabSetting, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_lab(name, setting)
+
+
+def _arms(recipe: Recipe) -> list[Arm]:
+    return list(arms(recipe.comparison, [options.name for options in recipe.sets], 10))

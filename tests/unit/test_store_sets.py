@@ -10,7 +10,15 @@ import torch
 from PIL import Image
 
 from softlabel.core import ConfigError, DataError, Dataset, DistilledSet, StoreError
-from softlabel.store import check_storage, decode_image, encode_image, load_distilled, read_artifact, save_distilled
+from softlabel.store import (
+    check_storage,
+    decode_image,
+    encode_image,
+    image_file_bytes,
+    load_distilled,
+    read_artifact,
+    save_distilled,
+)
 
 
 def distilled(data: Dataset, ipc: int = 2) -> DistilledSet:
@@ -61,6 +69,17 @@ def test_quality_matters_and_75_is_the_default(tiny_data: Dataset, tmp_path: Pat
     made = distilled(tiny_data)
     sizes = {q: save_distilled(made, tmp_path / q, q).image_bytes for q in ("jpeg", "jpeg-75", "jpeg-5", "jpeg-100")}
     assert sizes["jpeg-5"] < sizes["jpeg-75"] == sizes["jpeg"] < sizes["jpeg-100"]
+
+
+@pytest.mark.parametrize(("data", "forms"), [("tiny_data", ["png", "webp"]), ("grey_data", ["png"])])
+def test_bytes_of_images_in_other_forms_are_those_of_sets_stored_so(
+    data: str, forms: list[str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    made = distilled(request.getfixturevalue(data))
+    found = image_file_bytes(made.images)
+    assert found.pop("raw") == made.images.numel()
+    assert list(found) == forms
+    assert all(save_distilled(made, tmp_path / form, form).image_bytes == found[form] for form in forms)
 
 
 @pytest.mark.parametrize("storage", ["png", "webp", "jpeg-75"])

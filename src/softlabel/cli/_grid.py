@@ -126,6 +126,10 @@ class LabStudy:
     """For hello: pixels per side that it is given. Default: the study's."""
     labeler_epochs: int | None = None
     """For hello: epochs of labelers over the real images. Default: the study's."""
+    labels: tuple[str, ...] | None = None
+    """For bytes: label specs, e.g. replay replay:epochs=10+int4 fixed+int8. Default: the study's."""
+    losses: tuple[str, ...] | None = None
+    """For bytes: losses. See: softlabel ls losses. Default: ce, soft_ce and gift."""
     data: Data = field(default_factory=Data)
     running: Running = field(default_factory=Running)
     machine: Machine = field(default_factory=Machine)
@@ -145,6 +149,8 @@ class LabStudy:
             backbone=self.backbone,
             backbone_size=self.backbone_size,
             labeler_epochs=self.labeler_epochs,
+            labels=self.labels,
+            losses=self.losses,
         )
         status = self.running.run(find_lab(self.study, setting, data), self.machine, session)
         if self.study == "scaling" and not self.machine.dry_run and not self.machine.json:

@@ -18,7 +18,7 @@ from softlabel.evaluation._statistics import summarise_shares
 from softlabel.evaluation._students import Record
 from softlabel.evaluation._units import Failure
 from softlabel.losses import Loss, refine
-from softlabel.store import Store
+from softlabel.store import Store, image_file_bytes
 from softlabel.training import Execution, Normaliser, Protocol, Teacher, environment, mean_logits
 
 LABELS_SHOWN_PER_SET = 4
@@ -62,7 +62,7 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
         "protocol": _protocol_facts(comparison.protocol),
         "student": ", ".join(comparison.students),
         "teacher": dict(teacher) if teacher else None,
-        "sets": [_set_facts(family, loaded, found.store) for family in sets],
+        "sets": [_set_facts(found, family) for family in sets],
         "arms": [
             _arm(arm, records, found, resolution) | ({"per_class": _per_class(records)} if comparison.per_class else {})
             for arm, records in found.groups.items()
@@ -117,8 +117,10 @@ def _protocol_facts(protocol: Protocol) -> dict[str, Any]:
     }
 
 
-def _set_facts(paths: SetPaths, loaded: Mapping[Path, DistilledSet], store: Store) -> dict[str, Any]:
-    first = loaded[paths.by_seed[0][1]]
+def _set_facts(found: Findings, paths: SetPaths) -> dict[str, Any]:
+    store, first = found.store, found.loaded[paths.by_seed[0][1]]
+    asked = any(plot.get("kind") == "bytes" for plot in found.comparison.plots)
+    forms = image_file_bytes(first.images) if asked else {}
     return {
         "name": paths.name,
         "path": _relative(paths.by_seed[0][1], store.root),
@@ -128,6 +130,7 @@ def _set_facts(paths: SetPaths, loaded: Mapping[Path, DistilledSet], store: Stor
         "images": len(first),
         "image_bytes": first.image_bytes,
         "digest": first.digest,
+        **({"image_forms": forms} if first.image_bytes in forms.values() else {}),  # JPEG's pixels have no other form
     }
 
 

@@ -21,7 +21,7 @@ from softlabel.evaluation import (
     find_protocol,
 )
 from softlabel.labels import LabelSpec, Learning
-from softlabel.recipes._lab_bytes import for_gift, regimes
+from softlabel.recipes._lab_bytes import in_jpeg, kept_arms, regimes, small
 from softlabel.recipes._lab_hello import FULL, hello_labelers
 from softlabel.recipes._lab_setting import EARLY, LabSetting
 from softlabel.training import EXPERT_PROTOCOL
@@ -245,18 +245,22 @@ def scaling(setting: LabSetting) -> Recipe:
 def bytes_(setting: LabSetting) -> Recipe:
     """What accuracy the bytes of stored labels buy, however they are stored, and those of a teacher shipped instead."""
     stop = setting.stops[0] if setting.stops else setting.length
-    specs = regimes(setting.classes, QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
+    usual = regimes(setting.classes, QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
+    specs = usual if setting.labels is None else tuple(LabelSpec.parse(spec).spec for spec in setting.labels)
+    losses = setting.losses or ("ce", "soft_ce", "gift")
     ipcs = setting.ipcs((10,), (10, 50))
+    whole = tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in ipcs)
+    lossy = () if setting.quick or not small(specs) else tuple(in_jpeg(options) for options in whole)
     return _study(
         "lab-bytes",
-        "accuracy over bytes: codecs, fewer labels, one label per image, and the teacher itself",
+        "accuracy over bytes: codecs, fewer labels, one label per image, the teacher itself, and JPEG images",
         "What the bytes of labels buy",
         setting,
-        ipcs=ipcs,
-        losses=("ce", "soft_ce", "gift"),
+        sets=(*whole, *lossy),
+        losses=losses,
         labels=specs,
         epochs=(stop,),
-        keep=({"loss": ("ce", "soft_ce")}, {"loss": ("gift",), "labels": for_gift(specs)}),
+        keep=kept_arms(specs, losses, [options.name for options in whole], [options.name for options in lossy]),
         plots=({"kind": "bytes"},),
     )
 
@@ -309,8 +313,7 @@ def find_lab(name: str, setting: LabSetting | None = None, data: DataOptions | N
     if name not in LAB:
         raise UnknownNameError("label study", name, LAB)
     setting = setting or LabSetting()
-    if name != "hello":
-        setting.require_no_labeler()
+    setting.require_study(name)
     recipe = LAB[name](setting)
     return recipe if data is None else replace(recipe, data=data)
 

@@ -1,9 +1,16 @@
 """The study of bytes: label regimes and codecs, and what accuracy theirs buy."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from softlabel.evaluation import SetOptions
 from softlabel.labels import LabelSpec
+from softlabel.losses import Loss
 
 POOLS = (10, 30)
 """How many times fewer epochs of labels than of training a pool has: LPLD's 10-fold pruning, and its 30-fold."""
+JPEG = "jpeg-75"
+"""Pillow's usual quality, which RDED's code keeps its images in."""
 
 
 def regimes(classes: int, epochs: int) -> tuple[str, ...]:
@@ -27,6 +34,32 @@ def regimes(classes: int, epochs: int) -> tuple[str, ...]:
     return tuple(LabelSpec.parse(spec).spec for spec in specs)
 
 
-def for_gift(specs: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of which every logit can be told: what GIFT needs."""
-    return tuple(spec for spec in specs if LabelSpec.parse(spec).space("logits") == "logits")
+def in_jpeg(options: SetOptions) -> SetOptions:
+    """The same images, kept in fewer bytes than their pixels allow."""
+    return replace(options, name=f"{options.name}, {JPEG}", storage=JPEG)
+
+
+def kept_arms(
+    specs: Sequence[str], losses: Sequence[str], whole: Sequence[str], lossy: Sequence[str]
+) -> tuple[Mapping[str, Sequence[str]], ...]:
+    """Which arms there are, as `Comparison.keep` has it.
+
+    A loss is tried with the labels that it can use (GIFT needs every logit); labels that none can use are kept with
+    all, for the comparison to refuse. On JPEG images one loss is tried, with the cheap labels alone: where labels weigh
+    more than the images, how these are stored does not matter.
+    """
+    soft = [loss for loss in losses if Loss.parse(loss).needs_teacher]
+    used = {loss: [spec for spec in specs if _fits(Loss.parse(loss), spec)] for loss in soft}
+    nobody = [spec for spec in specs if not any(spec in some for some in used.values())]
+    found = [{"set": whole, "loss": (loss,), "labels": ("hard", *used.get(loss, ()), *nobody)} for loss in losses]
+    return (*found, {"set": lossy, "loss": soft[:1], "labels": small(specs)})
+
+
+def small(specs: Sequence[str]) -> list[str]:
+    """Label specs of so few bytes that those of the images count beside them: one label per image, and small pools."""
+    return [spec for spec in specs if spec == "fixed" or (LabelSpec.parse(spec).epochs and spec.endswith("int4"))]
+
+
+def _fits(loss: Loss, spec: str) -> bool:
+    space = LabelSpec.parse(spec).space("logits")
+    return space == "logits" or not (loss.compares_logits or (loss.needs_logits and space == "probabilities"))

@@ -30,6 +30,8 @@ class LabSetting:
         backbone: of labelers, for the study of these; None is its own.
         backbone_size: pixels per side that it is given; None is the study's.
         labeler_epochs: over the real images that labelers are trained for; None is the study's.
+        labels: label specs, for the study of bytes; None is its own.
+        losses: for the study of bytes; None is its own.
     """
 
     quick: bool = False
@@ -43,6 +45,8 @@ class LabSetting:
     backbone: str | None = None
     backbone_size: int | None = None
     labeler_epochs: int | None = None
+    labels: tuple[str, ...] | None = None
+    losses: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for what, some in (("--ipc", self.ipc), ("--stops", self.stops)):
@@ -84,10 +88,16 @@ class LabSetting:
         usual: dict[str, Any] = {"size": 32, "epochs": 1} if self.quick else {}
         return HelloConfig(**{**usual, **{name: value for name, value in given.items() if value is not None}})
 
-    def require_no_labeler(self) -> None:
-        """Raise ConfigError when settings of labelers are given to a study that has none."""
-        if (self.backbone, self.backbone_size, self.labeler_epochs) != (None, None, None):
-            raise ConfigError("--backbone, --backbone-size and --labeler-epochs are for softlabel lab hello.")
+    def require_study(self, name: str) -> None:
+        """Raise ConfigError when settings of one study are given to another, `name`."""
+        own = {
+            "hello": ("--backbone, --backbone-size and --labeler-epochs", self.backbone, self.backbone_size,
+                      self.labeler_epochs),
+            "bytes": ("--labels and --losses", self.labels, self.losses),
+        }  # fmt: skip
+        for study, (options, *given) in own.items():
+            if study != name and any(one is not None for one in given):
+                raise ConfigError(f"{options} are for softlabel lab {study}.")
 
     @property
     def along(self) -> tuple[int, ...]:

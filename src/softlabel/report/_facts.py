@@ -98,7 +98,11 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
-    """A distilled set of the study; `path` is relative to the store root unless absolute."""
+    """A distilled set of the study; `path` is relative to the store root unless absolute.
+
+    Attributes:
+        image_forms: bytes of the same pixels in each lossless form, in studies of bytes.
+    """
 
     name: str
     path: str
@@ -107,6 +111,7 @@ class SetFacts:
     images: int
     image_bytes: int
     digest: str
+    image_forms: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

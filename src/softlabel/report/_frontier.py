@@ -6,6 +6,7 @@ from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.lab import Regime
+from softlabel.report._facts import SetFacts
 from softlabel.report._figure import Figure, blank_layout, bytes_axis, escape, short, titled
 from softlabel.report._grid_plots import GridKey
 from softlabel.report._palette import INK, MARKS, SYMBOLS
@@ -19,6 +20,7 @@ _WORDS = {
     "replay": "one soft label per view, stored",
     "hello": "a labeler is shipped",
 }
+_FORMS = {"png": "PNG", "webp": "lossless WebP", "raw": "plain pixels (safetensors)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,13 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
         )
         for one in regimes
     ]
+
+
+def image_forms(entry: SetFacts) -> str:
+    """What the images of a set weigh in each lossless form, in words."""
+    forms = entry.image_forms or {}
+    told = ", ".join(f"{human_bytes(size)} as {_FORMS.get(form, form)}" for form, size in forms.items())
+    return f"{entry.name}: {told}"
 
 
 def frontier_keys(regimes: Sequence[Regime]) -> list[GridKey]:

@@ -1,7 +1,6 @@
 """The HTML page: what the template is given, and its rendering."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,19 +15,28 @@ from softlabel.core import DistilledSet, fingerprint, plain
 from softlabel.report import _plots as plots
 from softlabel.report import _text as text
 from softlabel.report._classes import classes_figure, entropy_figure
-from softlabel.report._continual import ContinualRow, continual_figure, continual_keys, continual_rows
+from softlabel.report._continual import continual_figure, continual_keys, continual_rows
 from softlabel.report._facts import Arm, LabelShown, SetFacts, StudyFacts
 from softlabel.report._figure import Figure
-from softlabel.report._frontier import RegimeRow, frontier_figure, frontier_keys, regime_rows
-from softlabel.report._grid_plots import GridKey
+from softlabel.report._frontier import frontier_figure, frontier_keys, image_forms, regime_rows
 from softlabel.report._headline import best_arm, finding, headline_of, tally
-from softlabel.report._label_facts import LabelFacts
 from softlabel.report._palette import MARKS, Palette
 from softlabel.report._panels import panels
-from softlabel.report._pictures import Sheet, contact_sheet, picture
+from softlabel.report._pictures import contact_sheet, picture
+from softlabel.report._shown import (
+    BarRow,
+    ByteRow,
+    ContinualView,
+    Fact,
+    FrontierView,
+    LabelCard,
+    LabelsView,
+    SetView,
+    Span,
+    SurfaceView,
+)
 from softlabel.report._study import Study, read_study
 from softlabel.report._surface import (
-    SurfaceFacts,
     cells_figure,
     contour_figure,
     contour_keys,
@@ -38,107 +46,6 @@ from softlabel.report._surface import (
 from softlabel.report._tables import result_row, verdict_row
 
 _PLOT_CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """A bar in percent of its track."""
-
-    left: float
-    width: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class BarRow:
-    """One class of a shown label."""
-
-    name: str
-    is_target: bool
-    probability: str
-    before: Span
-    after: Span
-    before_value: float
-    after_value: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelCard:
-    """One image with its soft label; `uri` is empty when its set could not be read."""
-
-    set: str
-    image: int
-    class_name: str
-    uri: str
-    rows: tuple[BarRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetView:
-    """One distilled set as shown: a sheet, or a problem in words."""
-
-    facts: SetFacts
-    title: str
-    sheet: Sheet | None
-    problem: str
-    cell: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByteRow:
-    """The bytes of one arm, as bar widths in percent. `beyond` says how far the bar would leave the scale."""
-
-    arm: Arm
-    parts: tuple[float, float, float]
-    beyond: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """A number of the strip under the title."""
-
-    value: str
-    label: str
-    hint: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelsView:
-    """What the teachers' labels say, as shown; `kin` is whether a class hierarchy is known, `learned` whether labels
-    were learned."""
-
-    facts: Sequence[LabelFacts]
-    kin: bool
-    learned: bool
-    plots: Sequence[tuple[str, Markup]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurfaceView:
-    """The scaling surface as shown."""
-
-    facts: SurfaceFacts
-    keys: Sequence[GridKey]
-    cells: Markup
-    contour_keys: Sequence[GridKey]
-    contours: Sequence[tuple[str, Markup]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontierView:
-    """Accuracy over bytes as shown."""
-
-    rows: Sequence[RegimeRow]
-    keys: Sequence[GridKey]
-    plot: Markup
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContinualView:
-    """The continual part as shown."""
-
-    keys: Sequence[GridKey]
-    rows: Sequence[ContinualRow]
-    plot: Markup
 
 
 def render_html(study: Path) -> str:
@@ -243,7 +150,10 @@ def _frontier(facts: StudyFacts) -> FrontierView | None:
     if not found:
         return None
     return FrontierView(
-        rows=regime_rows(found), keys=frontier_keys(found), plot=_plot("frontier", frontier_figure(found))
+        rows=regime_rows(found),
+        keys=frontier_keys(found),
+        plot=_plot("frontier", frontier_figure(found)),
+        forms=[image_forms(entry) for entry in facts.sets if entry.image_forms],
     )
 
 

@@ -15,7 +15,7 @@ from softlabel.store._artifact import (
 )
 from softlabel.store._checkpoint import FileCheckpoint
 from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
-from softlabel.store._images import check_storage, decode_image, encode_image
+from softlabel.store._images import check_storage, decode_image, encode_image, image_file_bytes
 from softlabel.store._sets import load_distilled, save_distilled
 from softlabel.store._store import DEFAULT_STORE, Store
 from softlabel.store._table import new_table
@@ -34,6 +34,7 @@ __all__ = [
     "disk_errors",
     "encode_image",
     "grown_artifact",
+    "image_file_bytes",
     "is_complete",
     "load_distilled",
     "new_artifact",

@@ -45,6 +45,16 @@ def decode_image(data: bytes, channels: int, where: str) -> torch.Tensor:
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
 
 
+def image_file_bytes(images: torch.Tensor) -> dict[str, int]:
+    """What uint8 images [N, C, H, W] weigh in each lossless form: `png`, `webp` (colour alone), and `raw` pixels.
+
+    `raw` is one tensor, as safetensors keeps it, without the file's header.
+    """
+    forms = LOSSLESS if images.shape[1] == 3 else ("png",)
+    found = {form: sum(len(encode_image(image, form)) for image in images) for form in forms}
+    return {**found, "raw": images.numel()}
+
+
 def check_storage(storage: str) -> None:
     """Check the name of an image storage.
 
