@@ -61,6 +61,23 @@ def test_no_asymptote_above_one_and_no_loss_by_more_images() -> None:
     assert flat.asymptote == pytest.approx(np.mean([size.accuracy for size in falling.sizes]))
 
 
+def test_sizes_at_which_students_guess_do_not_bend_the_law() -> None:
+    true = {10: (0.7, 1.2, 0.6), 2: (0.6, 0.7, 0.6)}  # below a chance of 0.1 at 1 and 2, and at 1, images
+    lines = [line(*abc, kept=kept) for kept, abc in true.items()]
+    guessed = [
+        replace(one, sizes=tuple(replace(size, accuracy=max(0.1, size.accuracy)) for size in one.sizes))
+        for one in lines
+    ]
+    made = surface(*guessed)
+    for law in fit_laws(made):
+        assert (law.asymptote, law.missing, law.beta) == pytest.approx(true[law.line.kept], abs=5e-3)
+        assert law.accuracy(1).value == 0.1
+        assert law.error < 1e-3
+    held = hold_out(made)
+    assert held is not None
+    assert held.law < 0.02
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softlabel.lab._law.DRAWS", 100)
     covered = 0

@@ -2,12 +2,13 @@
 
 For labels of which K entries of expert epoch e are kept, and n images per class,
 
-    accuracy(n) = A[e, K] - B[e, K] * n ** -beta[e]        and no less than chance,
+    accuracy(n) = max(chance, A[e, K] - B[e, K] * n ** -beta[e]),
 
 the power law with an asymptote that learning curves of deep networks are known to follow (Hestness et al. 2017,
 "Deep Learning Scaling is Predictable, Empirically"). A is what endless images would give with such labels, B what is
 missing at one image per class, and beta how fast images make up for it; all lines of an expert share beta, since few
-sizes tell little of it. Hard labels are a line of their own. The paper has no formula: this one is ours.
+sizes tell little of it. Sizes at which students only guess say that the law lies below chance there, and do not bend
+it. Hard labels are a line of their own. The paper has no formula: this one is ours.
 """
 
 import math
@@ -16,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from softlabel.core import ConfigError, count_of
 from softlabel.lab._surface import Line, Size, Surface
@@ -25,9 +25,13 @@ LEAST_SIZES = 4
 """A line with fewer sizes fixes A and B, and says nothing of its law."""
 
 BETAS = (0.02, 4.0)
+ABOVE_CHANCE = 3
+"""A line's A and B are told by as many sizes at least; the others may lie where students guess."""
 SHARED_NOISE = 0.5
 """How much of the noise's variance lines of one expert are taken to share at a size: between none and all of it."""
 DRAWS = 400
+LOOKED_AT, LOOKS = 40, 4
+"""Betas that are looked at together, and how often: each time between the two neighbours of the best."""
 Array = NDArray[np.float64]
 
 
@@ -163,7 +167,7 @@ def hold_out(surface: Surface) -> HeldOut | None:
         lines = [line for line in family if len(line.sizes) > LEAST_SIZES]
         for ipc in sorted({ipc for line in lines for ipc in line.ipcs}):
             left = [_without(line, ipc) for line in lines]
-            for line, rest, (a, b, beta) in zip(lines, left, _shared(left), strict=True):
+            for line, rest, (a, b, beta) in zip(lines, left, _shared(left, 1 / surface.classes), strict=True):
                 for size in (size for size in line.sizes if size.ipc == ipc):
                     law = max(1 / surface.classes, a - b * ipc**-beta)
                     between = _interpolated(rest, ipc)
@@ -194,9 +198,9 @@ def _families(surface: Surface) -> Iterator[list[Line]]:
 
 
 def _fitted(lines: Sequence[Line], chance: float, random: np.random.Generator) -> list[Law]:
-    found = _shared(lines)
+    found = _shared(lines, chance)
     residuals = [
-        size.accuracy - (a - b * size.ipc**-beta)
+        size.accuracy - max(chance, a - b * size.ipc**-beta)
         for line, (a, b, beta) in zip(lines, found, strict=True)
         for size in line.sizes
     ]
@@ -204,7 +208,7 @@ def _fitted(lines: Sequence[Line], chance: float, random: np.random.Generator) -
     error = math.sqrt(math.fsum(r * r for r in residuals) / free)
     # A standard deviation known from few residuals is itself uncertain: as Student's t has it, by a chi-squared draw.
     scatter = error * np.sqrt(free / random.chisquare(free, DRAWS))
-    drawn = np.array([_shared(_redrawn(lines, found, float(noise), random)) for noise in scatter])
+    drawn = np.array([_shared(_redrawn(lines, found, float(noise), chance, random), chance) for noise in scatter])
     return [
         Law(line=line, asymptote=a, missing=b, beta=beta, chance=chance, error=error, draws=drawn[:, position])
         for position, (line, (a, b, beta)) in enumerate(zip(lines, found, strict=True))
@@ -212,7 +216,11 @@ def _fitted(lines: Sequence[Line], chance: float, random: np.random.Generator) -
 
 
 def _redrawn(
-    lines: Sequence[Line], found: Sequence[tuple[float, float, float]], error: float, random: np.random.Generator
+    lines: Sequence[Line],
+    found: Sequence[tuple[float, float, float]],
+    error: float,
+    chance: float,
+    random: np.random.Generator,
 ) -> list[Line]:
     """The law's own lines with noise: what it leaves unexplained, or what the seeds scatter, whichever is larger.
 
@@ -225,7 +233,12 @@ def _redrawn(
         return law + noise * max(error, _standard_error(size))
 
     return [
-        replace(line, sizes=tuple(replace(size, accuracy=drawn(size, a - b * size.ipc**-beta)) for size in line.sizes))
+        replace(
+            line,
+            sizes=tuple(
+                replace(size, accuracy=drawn(size, max(chance, a - b * size.ipc**-beta))) for size in line.sizes
+            ),
+        )
         for line, (a, b, beta) in zip(lines, found, strict=True)
     ]
 
@@ -234,34 +247,48 @@ def _standard_error(size: Size) -> float:
     return 0.0 if size.std is None else size.std / math.sqrt(size.seeds)
 
 
-def _shared(lines: Sequence[Line]) -> list[tuple[float, float, float]]:
+def _shared(lines: Sequence[Line], chance: float) -> list[tuple[float, float, float]]:
     """(A, B, beta) of lines that share beta: least squares, in closed form for a beta, which is searched."""
+    # The sum of squares over log beta can have more than one valley: a coarse look first, then closer ones.
+    low, high = math.log(BETAS[0]), math.log(BETAS[1])
+    for _ in range(LOOKS):
+        steps = np.linspace(low, high, LOOKED_AT)
+        left = np.sum([_line(line, np.exp(steps), chance)[2] for line in lines], axis=0)
+        best = int(left.argmin())
+        low, high = float(steps[max(best - 1, 0)]), float(steps[min(best + 1, LOOKED_AT - 1)])
+    beta = math.exp(float(steps[best]))
+    fits = [_line(line, np.array([beta]), chance) for line in lines]
+    return [(float(a[0]), float(b[0]), beta) for a, b, _ in fits]
 
-    def left(log_beta: float) -> float:
-        return math.fsum(_line(line, math.exp(log_beta))[2] for line in lines)
 
-    # The sum of squares over log beta can have more than one valley: a coarse look first.
-    steps = np.linspace(math.log(BETAS[0]), math.log(BETAS[1]), 40)
-    best = min(range(len(steps)), key=lambda i: left(float(steps[i])))
-    bounds = (steps[max(best - 1, 0)], steps[min(best + 1, len(steps) - 1)])
-    beta = math.exp(float(minimize_scalar(left, bounds=bounds, method="bounded").x))
-    return [(*_line(line, beta)[:2], beta) for line in lines]
+def _line(line: Line, betas: Array, chance: float) -> tuple[Array, Array, Array]:
+    """A, B and the least sum of squares for each of some betas, with A at most 1 and B at least 0.
 
-
-def _line(line: Line, beta: float) -> tuple[float, float, float]:
-    """A, B and the sum of squares for a given beta, with A at most 1 and B at least 0."""
-    x = np.array([float(ipc) ** -beta for ipc in line.ipcs])
+    The law rises with n, so that sizes at which it lies below chance are the smallest ones: each number of them is
+    tried that agrees with the law which the others give.
+    """
+    x = np.array(line.ipcs, dtype=float) ** -betas[:, None]
     y = np.array([size.accuracy for size in line.sizes])
-    across = x - x.mean()
-    spread = float(across @ across)
-    b = -float(across @ y) / spread if spread > 0 else 0.0
-    a = float(y.mean()) + b * float(x.mean())
-    if a > 1:  # no accuracy is higher
-        a, b = 1.0, float(x @ (1 - y)) / float(x @ x)
-    if b < 0:  # more images never hurt: a flat line
-        a, b = float(y.mean()), 0.0
-    left = y - (a - b * x)
-    return a, b, float(left @ left)
+    a, b, left = _above_chance(x, y)
+    for floor in range(1, len(y) - ABOVE_CHANCE + 1):
+        other_a, other_b, other = _above_chance(x[:, floor:], y[floor:])
+        other = other + float(((y[:floor] - chance) ** 2).sum())
+        better = (other_a - other_b * x[:, floor - 1] <= chance) & (other < left)
+        a, b, left = (np.where(better, *pair) for pair in ((other_a, a), (other_b, b), (other, left)))
+    return a, b, left
+
+
+def _above_chance(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """The straight line y = A - B x of each row of x: A, B and the sum of squares."""
+    across = x - x.mean(axis=1, keepdims=True)
+    spread = (across**2).sum(axis=1)
+    b = np.where(spread > 0, -(across @ y) / np.where(spread > 0, spread, 1), 0.0)
+    a = y.mean() + b * x.mean(axis=1)
+    b = np.where(a > 1, x @ (1 - y) / (x**2).sum(axis=1), b)  # no accuracy is above 1
+    a = np.where(b < 0, y.mean(), np.minimum(a, 1.0))  # more images never hurt: a flat line
+    b = np.maximum(b, 0.0)
+    left: Array = ((y - (a[:, None] - b[:, None] * x)) ** 2).sum(axis=1)
+    return a, b, left
 
 
 def _curve(fits: Array, ipc: float, chance: float) -> Array:
