@@ -98,6 +98,9 @@ def test_a_set_and_its_labeler_at_once(softlabel: Any, made: Any, small: Any, tm
     told = softlabel(*words, "--teacher", made.teacher, "--labeler", spec, "--json").json
     assert Path(told["labeler"]).is_dir()
     assert Path(told["distilled"]).is_dir()
+    moved = softlabel(*words, "--teacher", made.teacher, "--labeler", spec, "--update", "2", "--json").json
+    assert (moved["labeler"], moved["provenance"]["update"]["steps"]) == (told["labeler"], 2)
+    assert moved["distilled"] != told["distilled"]
     for spec, teachers, message in (
         ("hello:size=32", (), "of one --teacher. Got 0"),
         ("hallo", ("--teacher", made.teacher), "There is no labeler named 'hallo'"),
@@ -105,3 +108,29 @@ def test_a_set_and_its_labeler_at_once(softlabel: Any, made: Any, small: Any, tm
     ):
         said = softlabel(*words, *teachers, "--labeler", spec)
         assert (said.code, message in said.error) == (2, True), said.err
+
+
+def test_an_update_needs_a_labeler_and_patches(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    words = ("distill", "--data", made.data, "--ipc", "2", *small, "--store", tmp_path, "--update", "5")
+    said = softlabel(*words)
+    assert (said.code, "Ask for one with --labeler hello" in said.error) == (2, True), said.err
+    said = softlabel(*words, "--labeler", "hello", "--teacher", made.teacher)
+    assert (said.code, "Take --method rded:factor=2 instead of random" in said.error) == (2, True), said.err
+
+
+def test_the_study_ends_with_updated_images(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    words = (
+        *("lab", "hello", "--data", made.data, "--arch", "convnet-1:width=4", "--expert-epochs", "2", "--epochs", "2"),
+        *("--seeds", "1", "--ipc", "1", "--backbone-size", "32", "--labeler-epochs", "1", *small, "--store", tmp_path),
+    )
+    parts = ("patches, IPC 1: rded", "patches, IPC 1, + image update: 100 steps of images")
+    before = {line["what"]: line["done"] for line in softlabel(*words, "--dry-run", "--json").json["plan"]}
+    assert [done for what, done in before.items() if what.startswith(parts)] == [0, 0]
+    study = softlabel(*words, "--json").json
+    found = {(arm["set"], arm["axes"]["teacher"]) for arm in study["arms"] if arm["set"].startswith("patches")}
+    assert found == {
+        ("patches, IPC 1", "+ low-rank updates"),
+        ("patches, IPC 1, + image update", "+ low-rank updates"),
+    }
+    after = {line["what"]: line["done"] for line in softlabel(*words, "--dry-run", "--json").json["plan"]}
+    assert [done for what, done in after.items() if what.startswith(parts)] == [1, 1]

@@ -18,13 +18,14 @@ from softlabel.core import (
     human_bytes,
     human_seconds,
 )
-from softlabel.distill import check_work
+from softlabel.distill import ImageUpdate, check_work, tiles
 from softlabel.evaluation import (
     SetOptions,
     SetPaths,
     TeacherOptions,
     check_classes,
     find_protocol,
+    keep_updated,
     make_set,
     plan_set,
     plan_teacher,
@@ -36,6 +37,7 @@ from softlabel.labels import (
     LabelSpec,
     LabelStore,
     load_label_store,
+    load_labeler,
     load_labels,
     make_labels,
     read_labels,
@@ -158,6 +160,9 @@ class Distill:
     labeler: str | None = None
     """hello, with its options as in hello:backbone=efficientnet-lite0,rank=8: make a labeler too, from the teacher's
     trajectory. See: softlabel labeler --help"""
+    update: int = 0
+    """With --labeler and rded:factor=2 or more: steps that move the images until the labeler sees in them what it sees
+    in the larger originals (HeLlO)."""
     seed: int = 0
     """Seed of every draw."""
     out: Path | None = None
@@ -167,6 +172,7 @@ class Distill:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
+        update = self._update()
         hello = None if self.labeler is None else hello_of(self.labeler, self.teachers.teacher)
         options = SetOptions(name=self.method, method=self.method, ipc=self.ipc, storage=self.storage)
         teachers = self.teachers.load_for(self.method)
@@ -179,14 +185,20 @@ class Distill:
             line = plan_set(options, family, data, teachers, execution)
             print_plan([line], execution, self.machine.json)
             return
-        path = make_set(options, data, teachers, self.seed, store, execution, out=self.out, progress=session.progress)
-        made = load_distilled(path)
+        out = None if update else self.out
+        path = make_set(options, data, teachers, self.seed, store, execution, out=out, progress=session.progress)
         labeler = None
         if hello is not None:
             labeler = train_labeler(
                 data, weak_teachers(self.teachers.teacher[0]), hello, store=store, execution=execution, seed=self.seed,
                 progress=session.progress,
             )  # fmt: skip
+            if update:
+                path = keep_updated(
+                    update, path, data, load_labeler(labeler), store, execution, out=self.out,
+                    progress=session.progress,
+                )  # fmt: skip
+        made = load_distilled(path)
         if self.machine.json:
             also = {"labeler": str(labeler)} if labeler is not None else {}
             print_json({"distilled": str(path), **also, **read_artifact(path, "distilled", verify=False).meta})
@@ -196,6 +208,17 @@ class Distill:
         print(f"distilled set: {path}")
         if labeler is not None:
             print(f"labeler: {labeler}")
+
+    def _update(self) -> ImageUpdate | None:
+        if not self.update:
+            return None
+        if self.labeler is None:
+            raise ConfigError("--update moves images towards what a labeler sees. Ask for one with --labeler hello.")
+        if tiles(self.method) == 1:
+            raise ConfigError(
+                f"--update needs images that were made smaller. Take --method rded:factor=2 instead of {self.method}."
+            )
+        return ImageUpdate(steps=self.update)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,16 @@ from softlabel.distill._methods import (
     distill,
     find_method,
     own_loss,
+    tiles,
 )
 from softlabel.distill._rded import RdedConfig, mosaic
+from softlabel.distill._update import ImageUpdate, update_images
 
 __all__ = [
     "METHODS",
     "OWN_LOSSES",
     "HerdingConfig",
+    "ImageUpdate",
     "Images",
     "KCentreConfig",
     "Method",
@@ -35,4 +38,6 @@ __all__ = [
     "herd",
     "mosaic",
     "own_loss",
+    "tiles",
+    "update_images",
 ]

@@ -104,6 +104,7 @@ _TABLE = (
         "realistic patches chosen by a teacher, tiled into mosaics",
         check_rded,
         "rded",
+        revision=2,
     ),
     Method(
         DecileConfig,
@@ -236,6 +237,16 @@ def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: in
     method.check(config, data, ipc)
     check_trajectory(spec, len(teachers))
     return method, config
+
+
+def tiles(spec: str) -> int:
+    """Patches that an image of such a method's sets consists of.
+
+    Raises:
+        UnknownNameError, ConfigError: from the spec.
+    """
+    method, given = find_method(spec)
+    return build_config(RdedConfig, given, "the method 'rded'").factor ** 2 if method.config is RdedConfig else 1
 
 
 def distill(

@@ -60,21 +60,22 @@ def rded(
     """
     needed = ipc * config.factor**2
     progress.start(f"RDED on {data.info.name}", data.info.classes)
-    mosaics, losses, sources = [], [], []
+    mosaics, losses, sources, places = [], [], [], []
     for target, members in enumerate(class_indices(data.train, data.info.classes)):
         order = torch.randperm(len(members), generator=generator)[: config.images]
-        patches, loss = _best_crops(config, data, teachers, members[order], target, generator, execution)
+        patches, boxes, loss = _best_crops(config, data, teachers, members[order], target, generator, execution)
         rank = loss.argsort(stable=True)[:needed]
         mosaics.append(mosaic(patches[rank], ipc, config.factor, data.info.height, data.info.width))
         losses.append(float(loss[rank].mean()))
         sources.append(members[order][rank].tolist())
+        places.append(boxes[rank].tolist())
         progress.advance(note=f"mean loss {losses[-1]:.3g}")
     progress.finish()
     return Images(
         images=torch.cat(mosaics),
         targets=torch.arange(data.info.classes).repeat_interleave(ipc),
         factor=config.factor,
-        provenance={"mean_patch_loss": losses, "train_indices_by_rank": sources},
+        provenance={"mean_patch_loss": losses, "train_indices_by_rank": sources, "boxes_by_rank": places},
     )
 
 
@@ -100,12 +101,12 @@ def _best_crops(
     target: int,
     generator: torch.Generator,
     execution: Execution,
-) -> tuple[Tensor, Tensor]:
-    """The easiest crop of each image, uint8 [M, C, h, w], and its teacher loss [M]."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The easiest crop of each image, uint8 [M, C, h, w], its box [M, 4] and its teacher loss [M]."""
     height, width = data.info.height, data.info.width
     size = (height // config.factor, width // config.factor)
     normalise = Normaliser(data.info, execution.torch_device)
-    patches, losses = [], []
+    patches, places, losses = [], [], []
     for part in index.split(max(1, BATCH // config.crops)):
         boxes = random_resized_boxes(
             len(part) * config.crops,
@@ -128,8 +129,9 @@ def _best_crops(
         best = loss.argmin(dim=1)
         rows = torch.arange(len(part), device=best.device)
         patches.append(pixels.view(len(part), config.crops, *pixels.shape[1:])[rows, best].cpu())
+        places.append(boxes.view(len(part), config.crops, 4)[rows, best].cpu())
         losses.append(loss[rows, best].cpu())
-    return torch.cat(patches), torch.cat(losses)
+    return torch.cat(patches), torch.cat(places), torch.cat(losses)
 
 
 def _pad(patches: Tensor, height: int, width: int) -> Tensor:

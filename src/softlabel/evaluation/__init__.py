@@ -13,10 +13,11 @@ from softlabel.evaluation._recipe import (
     LearnedSet,
     Recipe,
     TeacherOptions,
+    UpdatedSet,
     run_recipe,
     teacher_facts,
 )
-from softlabel.evaluation._sets import SetOptions, make_set, set_path, set_teachers
+from softlabel.evaluation._sets import SetOptions, keep_updated, make_set, set_path, set_teachers
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
 from softlabel.evaluation._student_views import student_views
 from softlabel.evaluation._students import Job, check_classes, full_data, train_student, train_students
@@ -48,12 +49,14 @@ __all__ = [
     "TeacherOptions",
     "Tuned",
     "Tuning",
+    "UpdatedSet",
     "check_classes",
     "check_inputs",
     "compare",
     "find_protocol",
     "full_data",
     "keep_given",
+    "keep_updated",
     "label_candidates",
     "make_executor",
     "make_set",

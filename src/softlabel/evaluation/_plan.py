@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
-from softlabel.distill import RdedConfig, check_work, find_method
+from softlabel.distill import RdedConfig, check_work, find_method, tiles
 from softlabel.evaluation._comparison import (
     Arm,
     Cell,
@@ -22,8 +22,8 @@ from softlabel.evaluation._comparison import (
     own_labels,
 )
 from softlabel.evaluation._given import read_given
-from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
-from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers
+from softlabel.evaluation._recipe import Labeler, LearnedSet, Recipe, TeacherOptions, UpdatedSet
+from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers, updated_path
 from softlabel.evaluation._units import Bench, Unit, prepare
 from softlabel.labels import (
     FixedLabels,
@@ -106,6 +106,15 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
             line, group = _plan_labeler(labeler.name, labeler.hello, group, data, recipe.teacher.seed, store, execution)
             lines.append(line)
         labelers[labeler.name] = group
+    for updated in recipe.updated:
+        family = next(family for family in paths if family.name == updated.of)
+        labeler = next(one for one in recipe.labelers if one.name == updated.labeler)
+        options = next(options for options in recipe.sets if options.name == updated.of)
+        patches = sizes[updated.of] * tiles(options.method)
+        line, made = _plan_updated(updated, labeler, labelers[labeler.name], patches, family, data, store, execution)
+        lines.append(line)
+        paths.append(made)
+        sizes[updated.name] = sizes[updated.of]
     comparison = recipe.comparison
     return lines + plan_students(
         comparison, data, paths, sizes, labelers, store=store, execution=execution, stored=stored
@@ -145,6 +154,33 @@ def _plan_labeler(
         return PlanLine(what, 1, 1, 0.0, 0), [load_labeler(path)]
     steps = config.epochs * -(-len(data.train) // config.batch)
     return PlanLine(what, 0, 1, steps * labeler_step_seconds(data, group, config, execution), 1_000_000), group
+
+
+def _plan_updated(
+    one: UpdatedSet,
+    labeler: Labeler,
+    group: list[Teacher],
+    patches: int,
+    family: SetPaths,
+    data: Dataset,
+    store: Store,
+    execution: Execution,
+) -> tuple[PlanLine, SetPaths]:
+    """The part of one family of updated images, and where its sets stand or will stand."""
+    trained = len(group) == 1 and group[0].public > 0  # otherwise its teachers stand in for it
+    places = [
+        (seed, updated_path(one.update, path, data, group[0], store, execution)
+         if trained and is_complete(path) else store.distilled("updated", f"of {path.name}"))
+        for seed, path in family.by_seed
+    ]  # fmt: skip
+    left, what = sum(not is_complete(path) for _, path in places), f"{one.name}: {one.update.steps} steps of images"
+    if not left or labeler.hello is None:
+        return PlanLine(what, len(places), len(places), 0.0, 0), SetPaths(one.name, tuple(places))
+    step = labeler_step_seconds(data, group, labeler.hello, execution) / labeler.hello.batch
+    seconds = left * patches * one.update.steps * step
+    return PlanLine(what, len(places) - left, len(places), seconds, left * patches * 1000), SetPaths(
+        one.name, tuple(places)
+    )
 
 
 def _finished(

@@ -1,17 +1,17 @@
 """A whole story as one configuration: data, teacher, sets, comparison; and the runner that tells it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from softlabel.core import ConfigError, Dataset, Progress, Silent
 from softlabel.data import load_dataset
-from softlabel.distill import check_images, check_trajectory
+from softlabel.distill import ImageUpdate, check_images, check_trajectory
 from softlabel.evaluation._comparison import Comparison, SetPaths, check_data
 from softlabel.evaluation._given import keep_given, read_given
 from softlabel.evaluation._label_facts import label_distance
-from softlabel.evaluation._sets import SetOptions, keep_learned, make_family, set_teachers
+from softlabel.evaluation._sets import SetOptions, keep_learned, keep_updated, make_family, set_teachers
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
 from softlabel.labels import FixedLabels, HelloConfig, Learning, load_labeler, load_labels, train_labeler
@@ -106,12 +106,28 @@ class LearnedSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpdatedSet:
+    """A family with the images of another one, updated for a labeler (HeLlO), per seed.
+
+    Attributes:
+        of: the name of the family whose images they are.
+        labeler: the name of a labeler that is a projector.
+    """
+
+    name: str
+    of: str
+    labeler: str
+    update: ImageUpdate = field(default_factory=ImageUpdate)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A complete, typed configuration of a story from real data to a report.
 
     Attributes:
         given: sets from disk, each the same for all seeds, beside those that are made.
         learned: families that share the images of one of `sets` and have learned labels.
+        updated: families whose images are those of one of `sets`, updated for a labeler.
         labelers: who labels, by the names in `comparison.teachers`. Sets are always made with the story's teacher.
     """
 
@@ -124,6 +140,7 @@ class Recipe:
     labelers: tuple[Labeler, ...] = (Labeler(),)
     given: tuple[GivenSet, ...] = ()
     learned: tuple[LearnedSet, ...] = ()
+    updated: tuple[UpdatedSet, ...] = ()
 
     def __post_init__(self) -> None:
         missing = set(self.comparison.teachers) - {labeler.name for labeler in self.labelers}
@@ -134,10 +151,16 @@ class Recipe:
         if late:
             raise ConfigError(f"The labeler {late[0].name!r} is of an epoch that the teacher never reaches.")
         names = [options.name for options in self.sets] + [given.name for given in self.given]
-        names += [one.name for one in self.learned]
-        strange = [one.of for one in self.learned if one.of not in {options.name for options in self.sets}]
+        changed: list[LearnedSet | UpdatedSet] = [*self.learned, *self.updated]
+        names += [one.name for one in changed]
+        made = {options.name for options in self.sets}
+        strange = [one.of for one in changed if one.of not in made]
         if strange:
-            raise ConfigError(f"Labels are to be learned for the set {strange[0]!r}, which the recipe does not make.")
+            raise ConfigError(f"The set {strange[0]!r} is to be changed, which the recipe does not make.")
+        projectors = {labeler.name for labeler in self.labelers if labeler.hello is not None}
+        foreign = [one.labeler for one in self.updated if one.labeler not in projectors]
+        if foreign:
+            raise ConfigError(f"Images are to be updated for {foreign[0]!r}, which is no labeler with a projector.")
         if len(set(names)) < len(names):
             raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
 
@@ -223,7 +246,9 @@ def run_recipe(
         sets.append(make_family(options, data, looked_at, recipe.comparison.seeds, store, execution, progress))
     learned = _learned(recipe, sets, data, store, execution, progress)
     distances = _distances(recipe, sets, learned, labelers, execution)
+    updated = _updated(recipe, sets, data, labelers, store, execution, progress)
     sets += [SetPaths(one.name, _family(sets, one.of).by_seed) for one in recipe.learned]
+    sets += updated
     sets += [SetPaths(name, tuple((seed, path) for seed in recipe.comparison.seeds)) for name, path in given]
     return compare(
         recipe.comparison,
@@ -264,6 +289,27 @@ def _learned(
             images = load_distilled(where)
             kept = keep_learned(one.learning, images, data, seed, store, execution, progress)
             found[one.name, seed] = load_labels(kept, images)
+    return found
+
+
+def _updated(
+    recipe: Recipe,
+    sets: Sequence[SetPaths],
+    data: Dataset,
+    labelers: Mapping[str, Sequence[Teacher]],
+    store: Store,
+    execution: Execution,
+    progress: Progress,
+) -> list[SetPaths]:
+    """The families of updated images."""
+    found = []
+    for one in recipe.updated:
+        [labeler] = labelers[one.labeler]
+        paths = [
+            (seed, keep_updated(one.update, path, data, labeler, store, execution, progress=progress))
+            for seed, path in _family(sets, one.of).by_seed
+        ]
+        found.append(SetPaths(one.name, tuple(paths)))
     return found
 
 

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, Progress, build_config, fingerprint, plain
-from softlabel.distill import check_method, distill, find_method
+from softlabel.distill import ImageUpdate, check_method, distill, find_method, update_images
 from softlabel.evaluation._comparison import SetPaths
-from softlabel.labels import Learning, learn_labels, save_labels
+from softlabel.labels import Learning, labeler_features, learn_labels, save_labels
 from softlabel.store import (
     FileCheckpoint,
     Store,
     check_storage,
     is_complete,
     load_distilled,
+    read_artifact,
     require_same,
     save_distilled,
 )
@@ -153,6 +154,55 @@ def learned_path(learning: Learning, path: Path, data: Dataset, seed: int, store
     """Where the labels learned for the set at `path` stand, or will stand."""
     key = _learned_key(learning, load_distilled(path), data, seed, execution)
     return store.labels(f"{data.info.name}-learned", key)
+
+
+def keep_updated(
+    update: ImageUpdate,
+    path: Path,
+    data: Dataset,
+    labeler: Teacher,
+    store: Store,
+    execution: Execution,
+    *,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The artifact of the set at `path` with its images updated for a labeler; an equal one that is finished is found.
+
+    Args:
+        labeler: a projector (`load_labeler`).
+        out: the artifact's folder; its place in the store by default.
+
+    Raises:
+        DistillError: the set does not consist of smaller patches of this data.
+        StoreError: `out` holds another set.
+    """
+    images, key, place = _updated(update, path, data, labeler, store, execution)
+    place = out or place
+    if is_complete(place):
+        require_same(place, "distilled set", load_distilled(place).provenance.get("key", ""), key)
+        return place
+    features = labeler_features(labeler.to(execution.torch_device))
+    made = update_images(images, data, features, update, execution=execution, progress=progress)
+    storage = read_artifact(path, "distilled", verify=False).meta["storage"]
+    save_distilled(replace(made, provenance={**made.provenance, "key": key, "of": images.digest}), place, storage)
+    return place
+
+
+def updated_path(
+    update: ImageUpdate, path: Path, data: Dataset, labeler: Teacher, store: Store, execution: Execution
+) -> Path:
+    """Where the set at `path` with images updated for a labeler stands, or will stand."""
+    return _updated(update, path, data, labeler, store, execution)[2]
+
+
+def _updated(
+    update: ImageUpdate, path: Path, data: Dataset, labeler: Teacher, store: Store, execution: Execution
+) -> tuple[DistilledSet, str, Path]:
+    """The set that is to be updated, the key of what will be made of it, and its place in the store."""
+    images, storage = load_distilled(path), read_artifact(path, "distilled", verify=False).meta["storage"]
+    key = fingerprint("updated images", plain(update), images.digest, storage, labeler.fingerprint, execution.identity)
+    return images, key, store.distilled(f"{data.info.name}-updated-ipc{images.ipc}-s{images.seed}", key)
 
 
 def _learned_key(learning: Learning, images: DistilledSet, data: Dataset, seed: int, execution: Execution) -> str:

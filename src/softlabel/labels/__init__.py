@@ -11,7 +11,14 @@ from softlabel.labels._edits import (
     jensen_shannon,
 )
 from softlabel.labels._files import load_labels, save_labels
-from softlabel.labels._hello import HelloConfig, labeler_path, labeler_step_seconds, load_labeler, train_labeler
+from softlabel.labels._hello import (
+    HelloConfig,
+    labeler_features,
+    labeler_path,
+    labeler_step_seconds,
+    load_labeler,
+    train_labeler,
+)
 from softlabel.labels._label_store import SHARD_ROWS, LabelStore, StoredLabels, load_label_store, write_label_store
 from softlabel.labels._label_views import VIEWS
 from softlabel.labels._learned import Learning, learn_labels
@@ -57,6 +64,7 @@ __all__ = [
     "entropy",
     "fixed_labels",
     "jensen_shannon",
+    "labeler_features",
     "labeler_path",
     "labeler_step_seconds",
     "learn_labels",

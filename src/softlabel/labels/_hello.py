@@ -6,7 +6,7 @@ optimizer, epochs or prompt; ours are options. It adapts a CLIP ResNet's convolu
 and full convolutions the backbone has, and a head without texts begins at least squares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,17 @@ def load_labeler(path: Path) -> Teacher:
         size=artifact.bytes_of(_DELTA),
         public=backbone.bytes,
     )
+
+
+def labeler_features(labeler: Teacher) -> Callable[[Tensor], Tensor]:
+    """What a labeler's head sees, [B, D] of normalised images [B, C, H, W].
+
+    Raises:
+        ConfigError: a teacher that is no labeler.
+    """
+    if not isinstance(labeler.model, Projector):
+        raise ConfigError(f"The teacher {labeler.arch!r} is no labeler. Make one with softlabel labeler.")
+    return labeler.model.features
 
 
 def _identity(

@@ -22,7 +22,7 @@ from softlabel.evaluation import (
 )
 from softlabel.labels import LabelSpec, Learning
 from softlabel.recipes._lab_bytes import in_jpeg, kept_arms, regimes, small
-from softlabel.recipes._lab_hello import FULL, hello_labelers
+from softlabel.recipes._lab_hello import FULL, hello_labelers, patches
 from softlabel.recipes._lab_setting import EARLY, LabSetting
 from softlabel.training import EXPERT_PROTOCOL
 
@@ -266,24 +266,33 @@ def bytes_(setting: LabSetting) -> Recipe:
 
 
 def hello(setting: LabSetting) -> Recipe:
-    """HeLlO's labelers beside the teachers that they replace: a probe, weak teachers, low-rank updates, a text head."""
+    """HeLlO's labelers beside the teachers that they replace: a probe, weak teachers, low-rank updates and so on."""
     labelers = hello_labelers(setting.hello, setting.weak)
-    full = LabelSpec.parse("replay").spec
+    full, last = LabelSpec.parse("replay").spec, labelers[-1].name
+    whole = tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in setting.ipcs((10,), (10,)))
+    small = () if setting.quick else tuple(patches(options.ipc, last) for options in whole)
+    random = {"set": [options.name for options in whole]}
     students = find_protocol("gift", epochs=QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
     study = _study(
         "lab-hello",
         "HeLlO's labelers beside the teachers that they replace, part by part",
         "What a labeler of few bytes is worth",
         setting,
-        ipcs=setting.ipcs((10,), (10,)),
+        sets=(*whole, *(options for options, _ in small)),
         losses=("ce", "mse_ce", "gift"),
         labels=(full, "online"),
         labelers=labelers,
-        keep=({"loss": ("ce",)}, {"teacher": (FULL,)}, {"labels": ("online",)}),
+        keep=(
+            {"loss": ("ce",), **random},
+            {"teacher": (FULL,), **random},
+            {"labels": ("online",), **random},
+            {"labels": ("online",), "teacher": (last,)},  # patches, before and after their update
+        ),
         plots=({"kind": "bytes"}, {"kind": "bars", "title": "Labelers", "group": "teacher", "bar": "loss",
                                    "where": {"labels": ["online", "hard"]}}),
     )  # fmt: skip
-    return replace(study, comparison=replace(study.comparison, protocol=students))
+    updated = tuple(changed for _, changed in small)
+    return replace(study, updated=updated, comparison=replace(study.comparison, protocol=students))
 
 
 LAB: dict[str, Callable[[LabSetting], Recipe]] = {

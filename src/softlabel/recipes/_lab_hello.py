@@ -1,6 +1,6 @@
 """The study of HeLlO's labelers: what each of their parts is worth, beside the teachers that they replace."""
 
-from softlabel.evaluation import Labeler
+from softlabel.evaluation import Labeler, SetOptions, UpdatedSet
 from softlabel.labels import HelloConfig
 
 FULL = "weak teachers"
@@ -25,3 +25,9 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...]) -> tuple[Labeler,
     if config.text and config.backbone.startswith("clip:"):
         found.append(Labeler(name="+ text head", stops=weak, hello=config))
     return tuple(found)
+
+
+def patches(ipc: int, labeler: str) -> tuple[SetOptions, UpdatedSet]:
+    """Images of four small patches (RDED), and the same updated for a labeler: the last part of the ablation."""
+    small = SetOptions(name=f"patches, IPC {ipc}", method=f"rded:factor=2,images={max(300, 4 * ipc)}", ipc=ipc)
+    return small, UpdatedSet(name=f"{small.name}, + image update", of=small.name, labeler=labeler)
