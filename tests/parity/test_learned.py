@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, NonFiniteLossError, stream
 from softlabel.distill import distill
-from softlabel.labels import Learning, jensen_shannon, learn_labels
+from softlabel.labels import Learning, jensen_shannon, learn_labels, learning_step_seconds
 from softlabel.labels import _learned as module
 from softlabel.labels._learned import starting_logits, unrolled
 from softlabel.store import FileCheckpoint
@@ -147,3 +147,18 @@ def test_jensen_shannon() -> None:
     hard = torch.eye(2)
     assert jensen_shannon(hard, hard.flip(0)).tolist() == [1.0, 1.0]
     assert jensen_shannon(hard, hard).tolist() == [0.0, 0.0]
+
+
+def test_a_forecast_is_of_real_updates(
+    tiny_data: Dataset, execution: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    update = module._update
+
+    def spy(step: int, logits: Tensor, *more: Any) -> Tensor:
+        seen.append((step, len(logits)))
+        return update(step, logits, *more)
+
+    monkeypatch.setattr(module, "_update", spy)
+    assert learning_step_seconds(tiny_data, 4, SMALL, execution) > 0
+    assert seen == [(0, 4), (0, 4)]

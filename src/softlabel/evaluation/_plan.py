@@ -31,6 +31,7 @@ from softlabel.labels import (
     OnlineLabels,
     labeler_path,
     labeler_step_seconds,
+    learning_step_seconds,
     load_labeler,
     load_labels,
     replay_bytes,
@@ -132,15 +133,10 @@ def _plan_learned(
             labels[seed], done = load_labels(kept, load_distilled(path)), done + 1
         else:
             labels[seed] = FixedLabels(torch.zeros(images, data.info.classes))
-    learning = one.learning
-    probe = Protocol(
-        name="probe", epochs=1, batch=learning.batch, optimizer=Optimizer(), labels="hard", loss=Loss("ce")
-    )
-    step = _step_seconds(learning.student, probe, data, None, execution, images)
     left = len(family.by_seed) - done
-    # A step that can be differentiated costs about twice, and going back through it as much again.
-    seconds = left * learning.steps * learning.window * 4 * step
-    what = f"{one.name}: {learning.steps} steps of labels"
+    step = learning_step_seconds(data, images, one.learning, execution) if left else 0.0
+    seconds = left * one.learning.steps * step
+    what = f"{one.name}: {one.learning.steps} steps of labels"
     return PlanLine(what, done, done + left, seconds, left * images * data.info.classes * 4), labels
 
 

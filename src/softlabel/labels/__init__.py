@@ -21,7 +21,7 @@ from softlabel.labels._hello import (
 )
 from softlabel.labels._label_store import SHARD_ROWS, LabelStore, StoredLabels, load_label_store, write_label_store
 from softlabel.labels._label_views import VIEWS
-from softlabel.labels._learned import Learning, learn_labels
+from softlabel.labels._learned import Learning, learn_labels, learning_step_seconds
 from softlabel.labels._reading import read_from, read_labels, unread
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
 from softlabel.labels._small_clip import SmallClipConfig, train_small_clip
@@ -68,6 +68,7 @@ __all__ = [
     "labeler_path",
     "labeler_step_seconds",
     "learn_labels",
+    "learning_step_seconds",
     "load_label_store",
     "load_labeler",
     "load_labels",

@@ -8,7 +8,7 @@ training, as truncated back-propagation has it. No teacher is asked.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +129,25 @@ def learn_labels(
                 saved = time.monotonic()
     progress.finish()
     return FixedLabels(logits.detach().cpu().clone())
+
+
+def learning_step_seconds(data: Dataset, images: int, learning: Learning, execution: Execution) -> float:
+    """How long an update of the labels of so many images takes: measured on two of them, of which the second counts."""
+    count = min(images, learning.batch, len(data.train))
+    some = DistilledSet(
+        images=data.train.images[:count],
+        targets=data.train.targets[:count],
+        info=data.info,
+        method="measured",
+        ipc=1,
+        seed=0,
+    )
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        learn_labels(some, data, replace(learning, steps=1), execution=execution)
+        seconds = time.perf_counter() - start
+    return seconds
 
 
 def starting_logits(targets: Tensor, classes: int, smoothing: float) -> Tensor:
