@@ -20,6 +20,7 @@ LAYERS = [
     {"recipes"},
     {"evaluation", "report"},
     {"distill", "labels", "lab"},
+    {"generate"},
     {"training"},
     {"data", "models", "losses", "views"},
     {"store"},
@@ -28,7 +29,19 @@ LAYERS = [
 PACKAGES = sorted(set().union(*LAYERS))
 # Files beside the packages: the version (anybody may ask for it) and `python -m softlabel`.
 FREE = {"softlabel._version"}
-LIGHT = ("plotly", "datasets", "pyarrow", "sklearn", "transformers", "timm", "torchvision", "ray", "pytorch_optimizer")
+LIGHT = (
+    "plotly",
+    "datasets",
+    "pyarrow",
+    "sklearn",
+    "transformers",
+    "timm",
+    "torchvision",
+    "ray",
+    "pytorch_optimizer",
+    "diffusers",
+    "accelerate",
+)
 
 
 @dataclass(frozen=True)

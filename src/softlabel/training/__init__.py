@@ -11,7 +11,7 @@ from softlabel.training._execution import (
     peak_memory,
     resolve_execution,
 )
-from softlabel.training._history import Checkpoint, History
+from softlabel.training._history import Checkpoint, History, restore_training, training_state
 from softlabel.training._loop import fit, fit_stack
 from softlabel.training._member import Trainee, view_loss
 from softlabel.training._optim import OPTIMIZER_DEFAULTS, OPTIMIZERS, SCHEDULES, Optimizer, Schedule
@@ -81,8 +81,10 @@ __all__ = [
     "renormalise",
     "resolve_execution",
     "resolve_stack",
+    "restore_training",
     "teacher_path",
     "train_teacher",
+    "training_state",
     "view_loss",
     "warn_if_weaker",
 ]

@@ -64,6 +64,12 @@ def resume(checkpoint: Checkpoint | None, model: nn.Module, optimizer: torch.opt
     if found is None:
         return History(), 0
     tensors, facts = found
+    restore_training(tensors, model, optimizer)
+    return History(**facts["history"]), int(facts["epoch"])
+
+
+def restore_training(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what `training_state` gave."""
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     )
@@ -73,4 +79,3 @@ def resume(checkpoint: Checkpoint | None, model: nn.Module, optimizer: torch.opt
             _, parameter, entry = name.split(".", 2)
             state.setdefault(int(parameter), {})[entry] = tensor.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return History(**facts["history"]), int(facts["epoch"])

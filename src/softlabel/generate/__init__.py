@@ -1,0 +1,66 @@
+"""Generators: a latent diffusion model of the real images, and images made with it."""
+
+from softlabel.generate._autoencoder import (
+    KINDS,
+    Autoencoder,
+    AutoencoderConfig,
+    adopt_autoencoder,
+    load_autoencoder,
+    psnr,
+    train_autoencoder,
+)
+from softlabel.generate._choose import CHOICES, PICKS, Choice, Chosen, best_of, choose_images, min_max, prototypes
+from softlabel.generate._denoiser import DENOISERS, Denoiser, build_denoiser
+from softlabel.generate._diffusion import SAMPLERS, SCHEDULES, check_sampling, guided, noised, run_sampler
+from softlabel.generate._generator import (
+    Generator,
+    GeneratorConfig,
+    Sampling,
+    load_generator,
+    train_generator,
+)
+from softlabel.generate._measures import Nearest, agreement, confidences, frechet_distance, nearest_real
+from softlabel.generate._processes import Processes, launched
+from softlabel.generate._steps import Course, Draws, train_steps
+
+__all__ = [
+    "CHOICES",
+    "DENOISERS",
+    "KINDS",
+    "PICKS",
+    "SAMPLERS",
+    "SCHEDULES",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Choice",
+    "Chosen",
+    "Course",
+    "Denoiser",
+    "Draws",
+    "Generator",
+    "GeneratorConfig",
+    "Nearest",
+    "Processes",
+    "Sampling",
+    "adopt_autoencoder",
+    "agreement",
+    "best_of",
+    "build_denoiser",
+    "check_sampling",
+    "choose_images",
+    "confidences",
+    "frechet_distance",
+    "guided",
+    "launched",
+    "load_autoencoder",
+    "load_generator",
+    "min_max",
+    "nearest_real",
+    "noised",
+    "prototypes",
+    "psnr",
+    "run_sampler",
+    "train_autoencoder",
+    "train_generator",
+    "train_steps",
+]

@@ -1,0 +1,465 @@
+"""A small autoencoder of the data, in whose latent space images are generated (Rombach et al. 2022).
+
+The networks are diffusers': `AutoencoderKL`, whose latents are drawn close to a normal distribution by a weak penalty,
+or `VQModel`, whose latents are taken from a learned book of codes. Theirs are trained with a perceptual and an
+adversarial loss too, which need networks of their own: ours by squared error alone, enough for small pictures.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DatasetInfo,
+    Progress,
+    Silent,
+    StoreError,
+    UnknownNameError,
+    fingerprint,
+    plain,
+    stream,
+    stream_seed,
+    tensor_fingerprint,
+)
+from softlabel.generate._processes import Processes
+from softlabel.generate._steps import Course, Draws, StepLoss, train_steps
+from softlabel.models import optional_package
+from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact, require_same
+from softlabel.training import Execution, Normaliser, Optimizer, Teacher, mean_logits
+
+KIND = "autoencoder"
+KINDS = {
+    "kl": "latents drawn close to a normal distribution (diffusers' AutoencoderKL)",
+    "vq": "latents taken from a learned book of codes (diffusers' VQModel)",
+}
+REVISION = 1
+"""Part of every autoencoder's identity: raised when a release trains other weights from the same settings."""
+BATCH = 256
+STATISTICS_IMAGES = 5000
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """How an autoencoder is built and trained.
+
+    Attributes:
+        kind: see `KINDS`.
+        factor: pixels per latent and side, a power of two.
+        channels: of the latents.
+        width: channels at full resolution; twice as many below.
+        layers: residual blocks per resolution.
+        codes: in the book of `vq`.
+        penalty: weight, for `kl`, of the divergence from a normal distribution per latent beside the squared error per
+            pixel of images in -1..1. What `vq` pays for codes that are far away counts as much as the error.
+        epochs, batch, lr: of AdamW, over the training images.
+        flip: mirror half of the images.
+    """
+
+    kind: str = "kl"
+    factor: int = 4
+    channels: int = 4
+    width: int = 32
+    layers: int = 1
+    codes: int = 512
+    penalty: float = 1e-4
+    epochs: int = 4
+    batch: int = 128
+    lr: float = 1e-3
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UnknownNameError("autoencoder", self.kind, KINDS)
+        if self.factor < 2 or self.factor & (self.factor - 1):
+            raise ConfigError(f"An autoencoder's factor is a power of two from 2 on. Got {self.factor} instead.")
+        for name in ("channels", "layers", "codes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"An autoencoder needs {name} of 1 or more. Got {getattr(self, name)} instead.")
+        if self.width < 8 or self.width % 8:
+            raise ConfigError(f"An autoencoder's width is a multiple of 8. Got {self.width} instead.")
+        self.course()
+
+    def course(self) -> Course:
+        optimizer = Optimizer(name="adamw", lr=self.lr, weight_decay=0.0, betas=(0.9, 0.99))
+        return Course(epochs=self.epochs, batch=self.batch, optimizer=optimizer)
+
+    def check(self, info: DatasetInfo) -> None:
+        """Raise ConfigError when images of that size cannot be halved so often."""
+        check_sides(info, self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder:
+    """A trained autoencoder, frozen and in evaluation mode.
+
+    Attributes:
+        network: diffusers' model.
+        info: the data it was trained on.
+        shift, scale: mean and standard deviation of the data's latents, per channel [C]: measured, not assumed.
+        psnr: of the test images' reconstructions, in dB.
+    """
+
+    network: nn.Module
+    info: DatasetInfo
+    shift: Tensor
+    scale: Tensor
+    fingerprint: str = ""
+    psnr: float = 0.0
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent and side."""
+        return int(2 ** (len(_config(self.network)["block_out_channels"]) - 1))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image's latents."""
+        return len(self.shift), self.info.height // self.factor, self.info.width // self.factor
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is kept of it beside the weights (`autoencoder_of`)."""
+        return {
+            "network": _config(self.network),
+            "info": plain(self.info),
+            "shift": self.shift.tolist(),
+            "scale": self.scale.tolist(),
+            "fingerprint": self.fingerprint,
+            "psnr": self.psnr,
+        }
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights, in float32."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.network.state_dict().values())
+
+    def to(self, device: torch.device) -> "Autoencoder":
+        """This autoencoder on `device`; moves the network itself."""
+        self.network.to(device)
+        return self
+
+    def encode(self, images: Tensor, execution: Execution) -> Tensor:
+        """Latents [B, C, h, w], float32, of mean 0 and deviation 1 over the data, of uint8 images [B, ...]."""
+        network: Any = self.network
+        device = execution.torch_device
+        found = []
+        with torch.inference_mode(), execution.autocast(), execution.deterministic():
+            for part in images.split(BATCH):
+                found.append(_latents(network, _signed(part.to(device))).float().cpu())
+        latents = torch.cat(found).clone()
+        return (latents - self.shift.view(1, -1, 1, 1)) / self.scale.view(1, -1, 1, 1)
+
+    def decode(self, latents: Tensor, execution: Execution) -> Tensor:
+        """uint8 images of latents as `encode` gives them."""
+        network: Any = self.network
+        device = execution.torch_device
+        raw = latents.cpu() * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
+        found = []
+        with torch.inference_mode(), execution.autocast(), execution.deterministic():
+            for part in raw.split(BATCH):
+                pixels = network.decode(part.to(device)).sample.float()
+                found.append(((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
+        return torch.cat(found)
+
+
+def train_autoencoder(
+    data: Dataset,
+    config: AutoencoderConfig,
+    *,
+    store: Store,
+    execution: Execution,
+    seed: int = 0,
+    teachers: Sequence[Teacher] = (),
+    processes: Processes | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train an autoencoder on the train split and keep it; an equal one is found, an interrupted one goes on.
+
+    Args:
+        teachers: tell how much of an image survives: their accuracy on reconstructed test images beside that on the
+            images is kept. No part of the autoencoder's identity.
+        out: the artifact's folder; its place in the store by default.
+
+    Raises:
+        ConfigError: images of a size that it cannot halve.
+        MissingExtraError: diffusers is not installed.
+        StoreError: `out` holds another autoencoder.
+    """
+    config.check(data.info)
+    processes, progress = processes or Processes(), progress or Silent()
+    identity = _identity(data, config, seed, execution)
+    key = fingerprint(identity)
+    path = out or store.teacher(f"{data.info.name}-autoencoder", key)
+    if is_complete(path):
+        require_same(path, "autoencoder", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
+        return path
+    network = build_autoencoder(config, data.info, stream_seed(seed, "autoencoder", "init"))
+    checkpoint = FileCheckpoint(store.student(key))
+    trained = train_steps(
+        _Reconstruction(network, config),
+        _loss(data, config),
+        len(data.train),
+        config.course(),
+        seed=stream_seed(seed, "autoencoder"),
+        execution=execution,
+        processes=processes,
+        checkpoint=checkpoint,
+        progress=progress,
+        what=f"autoencoder of {data.info.name}",
+    )
+    if processes.first:
+        facts = {**identity, "fingerprint": key, "losses": trained.losses, "train_seconds": trained.seconds}
+        _keep(network, data, teachers, facts, path, execution)
+        checkpoint.clear()
+    processes.wait()
+    return path
+
+
+def adopt_autoencoder(
+    folder: Path,
+    data: Dataset,
+    *,
+    store: Store,
+    execution: Execution,
+    teachers: Sequence[Teacher] = (),
+    out: Path | None = None,
+) -> Path:
+    """Keep a pretrained `AutoencoderKL` or `VQModel`, in a folder as diffusers writes it, with the data's statistics.
+
+    Raises:
+        ConfigError: no such model there, one for images of another number of channels, or images that it cannot halve.
+        MissingExtraError: diffusers is not installed.
+    """
+    network = _pretrained(folder)
+    config = _config(network)
+    if config["in_channels"] != data.info.channels:
+        raise ConfigError(
+            f"The autoencoder at {folder} takes images of {config['in_channels']} channels, and {data.info.name} has "
+            f"{data.info.channels}. Convert them with --channels {config['in_channels']}."
+        )
+    check_sides(data.info, 2 ** (len(config["block_out_channels"]) - 1))
+    weights = tensor_fingerprint(*network.state_dict().values())
+    identity = {"weights": weights, "data": data.info.digest, "train": data.train.digest}
+    key = fingerprint(identity)
+    path = out or store.teacher(f"{data.info.name}-autoencoder", key)
+    if is_complete(path):
+        require_same(path, "autoencoder", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
+        return path
+    _keep(network, data, teachers, {**identity, "fingerprint": key, "source": folder.name}, path, execution)
+    return path
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """The autoencoder at `path`.
+
+    Raises:
+        StoreError: none there, or a corrupt file, or weights of another architecture.
+    """
+    artifact = read_artifact(path, KIND)
+    return autoencoder_of(artifact.meta, artifact.tensors(_WEIGHTS), path)
+
+
+def autoencoder_of(meta: Mapping[str, Any], weights: dict[str, Tensor], path: Path) -> Autoencoder:
+    """An autoencoder from what is kept of it, at `path`."""
+    diffusers = optional_package("diffusers", "generate", "of an autoencoder")
+    config = dict(meta["network"])
+    network = getattr(diffusers, config.pop("_class_name")).from_config(config)
+    load_weights(network, weights, path)
+    return Autoencoder(
+        network=network.eval().requires_grad_(False),
+        info=DatasetInfo.from_json(meta["info"]),
+        shift=torch.tensor(meta["shift"]),
+        scale=torch.tensor(meta["scale"]),
+        fingerprint=meta["fingerprint"],
+        psnr=meta["psnr"],
+    )
+
+
+def build_autoencoder(config: AutoencoderConfig, info: DatasetInfo, seed: int) -> nn.Module:
+    """A fresh network.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+    """
+    diffusers = optional_package("diffusers", "generate", "of an autoencoder")
+    levels = config.factor.bit_length()
+    common: dict[str, Any] = {
+        "in_channels": info.channels,
+        "out_channels": info.channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": (config.width, *(2 * config.width,) * (levels - 1)),
+        "layers_per_block": config.layers,
+        "latent_channels": config.channels,
+        "norm_num_groups": 8,
+        "sample_size": info.height,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.kind == "kl":
+            return diffusers.AutoencoderKL(**common)  # type: ignore[no-any-return]
+        return diffusers.VQModel(**common, num_vq_embeddings=config.codes)  # type: ignore[no-any-return]
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Take weights that were kept at `path`.
+
+    Raises:
+        StoreError: they are those of another architecture.
+    """
+    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != own:
+        raise StoreError(f"The weights at {path} are of another architecture than its manifest says. Train it again.")
+    network.load_state_dict(weights)
+
+
+def psnr(images: Tensor, others: Tensor) -> float:
+    """Peak signal-to-noise ratio of uint8 images, in dB: 10 log10(255^2 / mean squared error), over all of them."""
+    error = float((images.double() - others.double()).square().mean())
+    return float("inf") if error == 0 else float(10 * torch.log10(torch.tensor(255.0**2 / error, dtype=torch.float64)))
+
+
+class _Reconstruction(nn.Module):
+    """Both halves as one: the mean loss of pixels in -1..1, given the noise of the latents."""
+
+    def __init__(self, network: nn.Module, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.config = config
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        if self.config.kind == "kl":
+            posterior = self.network.encode(pixels).latent_dist
+            made = self.network.decode(posterior.mean + posterior.std * noise).sample
+            # The divergence from a standard normal distribution, per latent.
+            spread = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().mean()
+            penalty = self.config.penalty * spread
+        else:
+            made, commitment = self.network(pixels, return_dict=False)[:2]
+            penalty = commitment.float().mean()
+        loss: Tensor = (made.float() - pixels).square().mean() + penalty
+        return loss
+
+
+def _loss(data: Dataset, config: AutoencoderConfig) -> StepLoss:
+    shape = config.channels, data.info.height // config.factor, data.info.width // config.factor
+
+    def loss(network: nn.Module, rows: Tensor, draws: Draws) -> Tensor:
+        pixels = _signed(data.train.images[rows].to(draws.device))
+        mirrored = (draws.uniform() < 0.5) & config.flip
+        pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        value: Tensor = network(pixels, draws.normal(*shape))
+        return value
+
+    return loss
+
+
+def _signed(images: Tensor) -> Tensor:
+    """Pixels in -1..1."""
+    return images.float() / 127.5 - 1
+
+
+def _latents(network: Any, pixels: Tensor) -> Tensor:
+    encoded = network.encode(pixels)
+    latents: Tensor = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+    return latents
+
+
+def _keep(
+    network: nn.Module,
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    facts: dict[str, Any],
+    path: Path,
+    execution: Execution,
+) -> None:
+    """Write the artifact, with the statistics of the latents and how well images are given back."""
+    network.eval().requires_grad_(False)
+    channels = _config(network)["latent_channels"]
+    plainly = Autoencoder(network, data.info, torch.zeros(channels), torch.ones(channels))
+    some = torch.randperm(len(data.train), generator=stream(0, "latent statistics"))[:STATISTICS_IMAGES]
+    latents = plainly.encode(data.train.images[some], execution).double()
+    shift, scale = latents.mean(dim=(0, 2, 3)).float(), latents.std(dim=(0, 2, 3)).clamp_min(1e-6).float()
+    made = Autoencoder(network, data.info, shift, scale)
+    again = made.decode(made.encode(data.test.images, execution), execution)
+    meta = {
+        **facts,
+        "info": plain(data.info),
+        "network": _config(network),
+        "shift": shift.tolist(),
+        "scale": scale.tolist(),
+        "psnr": psnr(data.test.images, again),
+        **_seen_by(teachers, again, data, execution),
+    }
+    with new_artifact(path, KIND, meta) as writer:
+        writer.write_tensors(_WEIGHTS, {name: tensor.cpu() for name, tensor in network.state_dict().items()})
+
+
+def _seen_by(teachers: Sequence[Teacher], again: Tensor, data: Dataset, execution: Execution) -> dict[str, float]:
+    """The teachers' accuracy on the test images, and on what the autoencoder makes of them."""
+    if not teachers:
+        return {}
+    normalise = Normaliser(data.info, execution.torch_device)
+
+    def accuracy(images: Tensor) -> float:
+        hits = 0
+        with execution.autocast(), execution.deterministic():
+            for part, targets in zip(images.split(BATCH), data.test.targets.split(BATCH), strict=True):
+                logits = mean_logits(teachers, normalise(part), data.info)
+                hits += int((logits.argmax(dim=1).cpu() == targets).sum())
+        return hits / len(images)
+
+    return {"teacher_accuracy": accuracy(data.test.images), "teacher_accuracy_reconstructed": accuracy(again)}
+
+
+def _identity(data: Dataset, config: AutoencoderConfig, seed: int, execution: Execution) -> dict[str, Any]:
+    return {
+        "config": plain(config),
+        "revision": REVISION,
+        "data": data.info.digest,
+        "train": data.train.digest,
+        "seed": seed,
+        "execution": execution.identity,
+    }
+
+
+def check_sides(info: DatasetInfo, factor: int) -> None:
+    """Raise ConfigError when images cannot be halved down to a whole number of latents."""
+    if info.height % factor or info.width % factor:
+        height, width = (-(-side // factor) * factor for side in (info.height, info.width))
+        raise ConfigError(
+            f"An autoencoder of factor {factor} halves images down to a whole number of latents, and those of "
+            f"{info.name} have {info.height}x{info.width} px. Convert them, e.g. with --image-size {height}x{width}, "
+            f"or choose a smaller factor."
+        )
+
+
+def _pretrained(folder: Path) -> nn.Module:
+    diffusers = optional_package("diffusers", "generate", "of an autoencoder")
+    try:
+        name = json.loads((folder / "config.json").read_text())["_class_name"]
+        if name not in ("AutoencoderKL", "VQModel"):
+            raise ValueError(f"it holds a {name}")
+        return getattr(diffusers, name).from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(
+            f"There is no autoencoder at {folder} that diffusers can read ({error}). Give the folder of an "
+            f"AutoencoderKL or VQModel with its config.json and weights, or of one that softlabel trained."
+        ) from error
+
+
+def _config(network: nn.Module) -> dict[str, Any]:
+    """What diffusers needs to build the network again, as plain data."""
+    config: Any = network.config
+    return {name: plain(value) for name, value in dict(config).items() if name != "_name_or_path"} | {
+        "_class_name": type(network).__name__
+    }
