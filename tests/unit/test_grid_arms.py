@@ -253,3 +253,15 @@ def test_an_arm_of_which_a_seed_failed_is_compared_with_nothing(comparison: Comp
     assert told["difference"]["n"] == 3
     groups[kl] = group(kl, {0: 0.1, 2: 0.3})
     assert compare_arms(grid, groups, {"a": 8}, resolution=0.01) == []
+
+
+def test_labels_of_its_own_are_paired_with_all_others_of_the_same_images(comparison: Comparison) -> None:
+    grid = replace(comparison, losses=("ce", "kl"), teachers=("t1", "t2"), keep=(
+        {"set": ("a",)}, {"set": ("a, learned",), "loss": ("kl",)}))  # fmt: skip
+    found = arms(grid, ("a", "a, learned"), 4, own=("a, learned",))
+    groups = {arm: group(arm, {0: 0.5, 1: 0.6}) for arm in found}
+    sizes, twins = {"a": 8, "a, learned": 8}, {"a, learned": "a"}
+    told = compare_arms(grid, groups, sizes, resolution=0.01, twins=twins)
+    mine = [entry["against"] for entry in told if entry["arm"].startswith("a, learned")]
+    assert mine == ["a / ce", "a / t1 / kl", "a / t2 / kl"]
+    assert len(told) == 3 + len(pairs_of(replace(grid, keep=())))

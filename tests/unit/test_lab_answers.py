@@ -115,3 +115,24 @@ def test_an_ordinary_study_is_told_by_its_comparisons() -> None:
 def test_failed_arms_are_left_out() -> None:
     broken = arm("A", "fixed+swap:rank=1", 0.0) | {"final": None, "failed": [{"seed": 0, "error": "no"}]}
     assert answers(study(arm("A", WHOLE, 0.5), broken, arm("A", "fixed+swap:rank=2", 0.4))) == []
+
+
+def test_what_learned_labels_are_worth() -> None:
+    def pair(against: str, mean: float, verdict: str) -> tuple[str, str, float, str]:
+        return "A, learned / own", against, mean, verdict
+
+    arms = [
+        arm("A", "hard", 0.3, name="A / ce", axes={"loss": "ce", "teacher": "none"}),
+        *(arm("A", "fixed", mean, name=f"A / {teacher}", axes={"teacher": teacher})
+          for teacher, mean in (("epoch 1", 0.35), ("epoch 8", 0.45))),
+        arm("A, learned", "fixed", 0.4, name="A, learned / own", axes={"teacher": "own labels"}),
+    ]  # fmt: skip
+    verdicts = (pair("A / ce", 0.1, "better"), pair("A / epoch 1", 0.05, "not distinguishable"),
+                pair("A / epoch 8", -0.05, "worse"))  # fmt: skip
+    distances = {"A, learned": {"epoch 1": 0.31, "epoch 8": 0.45}}
+    found = answers(study(*arms, verdicts=verdicts, label_distances=distances))
+    assert found == [
+        "A, learned: 40.0 %, +10.0 points from hard labels (better) and -5.0 points from the best of 2 experts' (epoch "
+        "8; worse). They resemble those of epoch 1 most (distance 0.31 of 1)."
+    ]
+    assert answers(study(*arms, verdicts=verdicts[1:], label_distances=distances)) == []  # hard labels failed

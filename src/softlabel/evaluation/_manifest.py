@@ -67,7 +67,9 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
             _arm(arm, records, found, resolution) | ({"per_class": _per_class(records)} if comparison.per_class else {})
             for arm, records in found.groups.items()
         ],
-        "comparisons": compare_arms(comparison, found.groups, _sizes(sets, loaded), resolution=resolution),
+        "comparisons": compare_arms(
+            comparison, found.groups, _sizes(sets, loaded), resolution=resolution, twins=_twins(sets)
+        ),
         "plots": [plain(plot) for plot in comparison.plots],
         "choosing": comparison.selection,
         "label_facts": said,
@@ -78,6 +80,14 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
     if comparison.steps:
         meta["continual"] = _continual(comparison, data, found.groups)
     return meta
+
+
+def _twins(sets: Sequence[SetPaths]) -> dict[str, str]:
+    """Families that are the very sets of an earlier one, and its name."""
+    first: dict[Any, str] = {}
+    for family in sets:
+        first.setdefault(family.by_seed, family.name)
+    return {family.name: first[family.by_seed] for family in sets if first[family.by_seed] != family.name}
 
 
 def _sizes(sets: Sequence[SetPaths], loaded: Mapping[Path, DistilledSet]) -> dict[str, int]:

@@ -13,7 +13,12 @@ MOST_IN_PAIRS = 3  # values of an axis; beyond, not every pair is compared: the 
 
 
 def compare_arms(
-    comparison: Comparison, groups: Mapping[Arm, Sequence[Record]], sizes: Mapping[str, int], *, resolution: float
+    comparison: Comparison,
+    groups: Mapping[Arm, Sequence[Record]],
+    sizes: Mapping[str, int],
+    *,
+    resolution: float,
+    twins: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Paired differences of final accuracies with their verdicts; the main question first.
 
@@ -23,6 +28,8 @@ def compare_arms(
 
     Args:
         sizes: images of every family of sets.
+        twins: families that share the images of another one and have labels of their own: under these, its arms are
+            compared with all of the other's, hard labels included.
     """
     found = [arm for arm, group in groups.items() if arm.role == "arm" and group]
     main = main_loss(comparison) or comparison.losses[-1]
@@ -43,6 +50,12 @@ def compare_arms(
         return (later.set_name, later.axes["loss"], later.seen) == (main_set, main, last) and (
             earlier.set_name, earlier.axes["loss"]) == (main_set, comparison.losses[0])  # fmt: skip
 
+    pairs += [
+        (own, other) for own in found for other in found
+        if other.set_name == (twins or {}).get(own.set_name)
+        and all(own.axes[axis] == other.axes[axis] for axis in ("student", "optimizer"))
+        and (own.axes["loss"] == other.axes["loss"] or other.axes["teacher"] == "none")
+    ]  # fmt: skip
     pairs.sort(key=lambda pair: not is_main(pair))
     return [
         told for later, earlier in pairs if (told := _paired(later, earlier, groups, len(comparison.seeds), resolution))

@@ -32,7 +32,7 @@ def answers(meta: Mapping[str, Any]) -> list[str]:
     found = [*_chosen(meta)]
     for set_name in dict.fromkeys(name for name, _ in arms) if whole else ():
         found += [*_swaps(arms, set_name, whole), *_enough(meta, arms, set_name, whole)]
-    return [*found, *_images(meta), *_absent(meta), *_fewer(meta), *_cheapest(meta)]
+    return [*found, *_images(meta), *_absent(meta), *_learned(meta), *_fewer(meta), *_cheapest(meta)]
 
 
 def _chosen(meta: Mapping[str, Any]) -> Iterator[str]:
@@ -124,6 +124,30 @@ def _absent(meta: Mapping[str, Any]) -> Iterator[str]:
             f"Of a class whose images are missing, students know {_percent(images)} % by the labels of other images "
             f"({_percent(control)} % with everything); without its entries in these, {_percent(entries)} %."
         )
+
+
+def _learned(meta: Mapping[str, Any]) -> Iterator[str]:
+    """What learned labels are worth beside hard ones and experts', and whose they resemble."""
+    arms = {arm["name"]: arm for arm in meta["arms"]}
+    for name, distances in (meta.get("label_distances") or {}).items():
+        rivals = [entry for entry in meta["comparisons"] if arms[entry["arm"]]["set"] == name and entry["difference"]]
+        own = next((arm for arm in arms.values() if arm["set"] == name and arm["final"]), None)
+        hard = next((entry for entry in rivals if arms[entry["against"]]["axes"]["teacher"] == "none"), None)
+        soft = [entry for entry in rivals if arms[entry["against"]]["axes"]["teacher"] in distances]
+        if own is None or hard is None or not soft:
+            continue
+        best = min(soft, key=lambda entry: entry["difference"]["mean"])  # what the best of the experts leaves
+        expert = arms[best["against"]]["axes"]["teacher"]
+        near = min(distances, key=lambda teacher: distances[teacher])
+        yield (
+            f"{name}: {_percent(own['final']['mean'])} %, {_apart(hard)} from hard labels ({hard['verdict']}) and "
+            f"{_apart(best)} from the best of {len(soft)} experts' ({expert}; {best['verdict']}). They resemble those "
+            f"of {near} most (distance {distances[near]:.2f} of 1)."
+        )
+
+
+def _apart(entry: Mapping[str, Any]) -> str:
+    return f"{100 * entry['difference']['mean']:+.1f} points"
 
 
 def _fewer(meta: Mapping[str, Any]) -> Iterator[str]:
