@@ -334,3 +334,29 @@ def test_some_classes_of_a_data_set(tiny_data: Dataset) -> None:
         assert set(mine.targets.tolist()) == {0, 1}
     assert part.selection is None
     assert tiny_data.of_classes(range(4)).train.digest == tiny_data.train.digest
+
+
+def test_weights_of_images(tiny_data: Dataset) -> None:
+    split = tiny_data.train.subset(torch.arange(6))
+    weights = torch.tensor([0.5, 1.5, 1.0, 0.0, 2.0, 1.0])
+    weighed = replace(split, weights=weights)
+    assert weighed.digest != split.digest
+    assert weighed.digest != replace(split, weights=weights.flip(0)).digest
+    taken = weighed.subset(torch.tensor([4, 0])).weights
+    assert taken is not None
+    assert taken.tolist() == [2.0, 0.5]
+    label = int(split.targets[0])
+    kept = weighed.of_classes([label]).weights
+    assert kept is not None
+    assert torch.equal(kept, weights[split.targets == label])
+    for wrong in (weights.double(), weights[:5], -weights):
+        with pytest.raises(DataError, match=r"Weights must be float32 \[6\], one of 0 or more per image"):
+            replace(split, weights=wrong)
+    made = DistilledSet(
+        images=split.images, targets=split.targets, info=tiny_data.info, method="m", ipc=1, seed=0, weights=weights
+    )
+    assert made.split.digest == weighed.digest
+    assert made.digest != replace(made, weights=None).digest
+    left = made.without([label]).weights
+    assert left is not None
+    assert torch.equal(left, weights[split.targets != label])

@@ -202,3 +202,13 @@ def test_a_decompression_bomb_is_named(monkeypatch: pytest.MonkeyPatch, limit: i
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(DataError, match=r"bomb\.png cannot be read as an image .*exceeds limit"):
         decode_image(as_png(Image.new("RGB", (10, 10))), 3, "bomb.png")
+
+
+def test_weights_are_kept_with_their_images(tiny_data: Dataset, tmp_path: Path) -> None:
+    made = distilled(tiny_data)
+    weighed = replace(made, weights=torch.linspace(0.5, 1.5, len(made)))
+    loaded = save_distilled(weighed, tmp_path / "set")
+    assert loaded.weights is not None
+    assert torch.equal(loaded.weights, weighed.weights)
+    assert loaded.digest == weighed.digest
+    assert save_distilled(made, tmp_path / "plain").weights is None

@@ -395,3 +395,23 @@ def test_bfloat16_trains_and_keeps_weights_and_losses_in_float32(
     assert {parameter.dtype for parameter in low.parameters()} == dtypes == {torch.float32}
     assert told.train_loss == pytest.approx(told_high.train_loss, rel=0.05)
     assert not same_weights(low, high)
+
+
+def test_images_of_weight_0_teach_nothing_and_of_weight_1_as_ever(tiny_data: Dataset, execution: Execution) -> None:
+    split = tiny_data.train
+    plain = replace(HARD, views=(), optimizer=Optimizer(name="sgd", lr=0.05))
+
+    def trained(part: Split) -> dict[str, Tensor]:
+        model = build_model("convnet-1:width=4,norm=instance", image_shape=(3, 16, 16), classes=4, seed=0)
+        fit(model, part, protocol=plain, info=tiny_data.info, seed=0, execution=execution)
+        return model.state_dict()
+
+    whole, ones = trained(split), trained(replace(split, weights=torch.ones(len(split))))
+    assert all(torch.equal(whole[name], ones[name]) for name in whole)
+    weights = torch.ones(len(split))
+    weights[split.targets == 3] = 0
+    blind = split.images.clone()
+    blind[split.targets == 3] = 255  # images that nobody looks at could be anything
+    seen, unseen = trained(replace(split, weights=weights)), trained(Split(blind, split.targets, weights))
+    assert all(torch.allclose(seen[name], unseen[name], atol=1e-6) for name in seen)
+    assert not all(torch.allclose(seen[name], whole[name], atol=1e-3) for name in seen)

@@ -65,3 +65,27 @@ def test_a_teacher_that_saw_the_mix_gives_one_label_for_it() -> None:
     function = LOSSES["kl"].function
     found = view_loss(function, student=student, teacher=teacher, target=target, mix=mix, teacher_saw_mix=True)
     torch.testing.assert_close(found, function(student=student, teacher=teacher, target=target).mean())
+
+
+@pytest.mark.parametrize("saw", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_count_with_the_image_they_belong_to(name: str, saw: bool) -> None:
+    student, teacher, target, mix = batch()
+    weight = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 1.0], dtype=torch.float64)
+    function = LOSSES[name].function
+    arguments = {"student": student, "teacher": teacher, "target": target, "teacher_saw_mix": saw}
+    plain = view_loss(function, **arguments, mix=None, weight=weight)  # type: ignore[arg-type]
+    own = function(student=student, teacher=teacher, target=target)
+    torch.testing.assert_close(plain, (weight * own).sum() / BATCH)
+
+    def single(row: int, source: int) -> Tensor:
+        label = teacher[row] if saw else teacher[source]
+        told = function(student=student[row][None], teacher=label[None], target=target[source][None])[0]
+        return weight[source] * told
+
+    expected = sum(
+        share * single(row, row) + (1 - share) * single(row, int(mix.partner[row]))
+        for row, share in enumerate(mix.weight)
+    )
+    found = view_loss(function, **arguments, mix=mix, weight=weight)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected / BATCH)

@@ -60,10 +60,14 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images: `images` uint8 [N, C, H, W], `targets` int64 [N] (class indices)."""
+    """Labelled images: `images` uint8 [N, C, H, W], `targets` int64 [N] (class indices).
+
+    `weights`, float32 [N], are how much each image's loss counts, where they do not all count alike.
+    """
 
     images: Tensor
     targets: Tensor
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -75,18 +79,23 @@ class Split:
                 f"Targets must be int64 [{len(self.images)}], one per image. "
                 f"Got {self.targets.dtype} {tuple(self.targets.shape)}."
             )
+        weights = self.weights
+        if weights is not None and (
+            weights.dtype != torch.float32 or weights.shape != (len(self.images),) or not bool((weights >= 0).all())
+        ):
+            raise DataError(f"Weights must be float32 [{len(self.images)}], one of 0 or more per image.")
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def digest(self) -> str:
-        """Fingerprint of the pixels and targets."""
-        return tensor_fingerprint(self.images, self.targets)
+        """Fingerprint of the pixels and targets, and of weights where there are some."""
+        return tensor_fingerprint(self.images, self.targets, *([] if self.weights is None else [self.weights]))
 
     def subset(self, index: Tensor) -> "Split":
         """The images and targets at `index` (int64 [M]), copied."""
-        return Split(self.images.index_select(0, index), self.targets[index])
+        return Split(self.images.index_select(0, index), self.targets[index], self._weights_at(index))
 
     def of_classes(self, classes: Sequence[int]) -> "Split":
         """The images of some classes, in their order here; targets become places in `classes`."""
@@ -94,7 +103,10 @@ class Split:
         place[list(classes)] = torch.arange(len(classes))
         targets = place[self.targets]
         keep = (targets >= 0).nonzero().flatten()
-        return Split(self.images.index_select(0, keep), targets[keep])
+        return Split(self.images.index_select(0, keep), targets[keep], self._weights_at(keep))
+
+    def _weights_at(self, index: Tensor) -> Tensor | None:
+        return None if self.weights is None else self.weights[index]
 
     def counts(self, classes: int) -> list[int]:
         """How many images each class has."""
@@ -132,6 +144,7 @@ class DistilledSet:
         factor: tiles per side of a mosaic; 1 when an image is one picture. Views need it.
         provenance: JSON-ready facts: configuration, teacher fingerprints, original indices.
         image_bytes: size of the images as stored; 0 before storing.
+        weights: how much each image's loss counts, float32 [N] of mean 1; None where all count alike.
     """
 
     images: Tensor
@@ -143,9 +156,10 @@ class DistilledSet:
     factor: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
     image_bytes: int = 0
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        Split(self.images, self.targets)  # the same checks
+        Split(self.images, self.targets, self.weights)  # the same checks
         if len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.info.classes:
             raise DataError(
                 f"Targets must lie in 0..{self.info.classes - 1} for {self.info.classes} classes. "
@@ -156,12 +170,15 @@ class DistilledSet:
         return len(self.images)
 
     @property
+    def split(self) -> Split:
+        """The images as what a student is trained on."""
+        return Split(self.images, self.targets, self.weights)
+
+    @property
     def digest(self) -> str:
-        """Fingerprint of images, targets, classes and normalisation: what a student can see, and no path."""
+        """Fingerprint of images, targets, weights, classes and normalisation: what a student can see, and no path."""
         info = self.info
-        return fingerprint(
-            tensor_fingerprint(self.images, self.targets), info.digest, info.class_names, info.mean, info.std
-        )
+        return fingerprint(self.split.digest, info.digest, info.class_names, info.mean, info.std)
 
     def without(self, classes: Sequence[int]) -> "DistilledSet":
         """The same set without the images of some classes, which it still stands for; bytes by their share."""
@@ -171,6 +188,7 @@ class DistilledSet:
             self,
             images=self.images[left],
             targets=self.targets[left],
+            weights=None if self.weights is None else self.weights[left],
             provenance={**self.provenance, "without": list(classes)},
             image_bytes=round(share * self.image_bytes),
         )

@@ -22,12 +22,14 @@ class Images:
         targets: int64 [classes * ipc].
         factor: tiles per side, when an image is a mosaic.
         provenance: JSON-ready facts, such as the indices of the real images used.
+        weights: how much each image counts, float32 of mean 1; None where all count alike.
     """
 
     images: Tensor
     targets: Tensor
     factor: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
+    weights: Tensor | None = None
 
 
 def class_indices(split: Split, classes: int) -> list[Tensor]:

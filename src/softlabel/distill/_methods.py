@@ -32,6 +32,12 @@ from softlabel.distill._coresets import (
     k_centre,
     random_images,
 )
+from softlabel.distill._latent import (
+    LatentDiffusionConfig,
+    check_latent_diffusion,
+    fingerprints_read,
+    latent_diffusion,
+)
 from softlabel.distill._rded import RdedConfig, check_rded, rded
 from softlabel.distill._scores import (
     CadConfig,
@@ -62,6 +68,7 @@ class Method:
         check: refuses, before any work, what cannot work: `(config, data, ipc)`.
         name: what the spec begins with; of somebody's own function, `package.module:function`.
         revision: part of a set's identity; raised when a release makes other images from the same settings.
+        reads: what the identity has in place of options that name files: their fingerprints.
     """
 
     config: type
@@ -72,6 +79,7 @@ class Method:
     check: Callable[[Any, Dataset, int], None]
     name: str
     revision: int = 1
+    reads: Callable[[Any], dict[str, str]] | None = None
 
 
 _TABLE = (
@@ -150,6 +158,16 @@ _TABLE = (
         "real images that training is unsure of at its end",
         check_ipc,
         "cad-prune",
+    ),
+    Method(
+        LatentDiffusionConfig,
+        latent_diffusion,
+        "optional",
+        True,
+        "images made by a generator (softlabel generator)",
+        check_latent_diffusion,
+        "latent-diffusion",
+        reads=fingerprints_read,
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
@@ -296,6 +314,7 @@ def distill(
         ipc=ipc,
         seed=seed,
         factor=made.factor,
+        weights=made.weights,
         provenance={
             "config": plain(config),
             "teachers": [teacher.fingerprint for teacher in teachers],

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softlabel.core import Dataset, DistilledSet, Split, fingerprint, stream
+from softlabel.core import Dataset, DistilledSet, fingerprint, stream
 from softlabel.evaluation._statistics import summarise, summarise_shares
 from softlabel.labels import WrappedLabels
 
@@ -58,12 +58,13 @@ def seen_data(data: Dataset, classes: tuple[int, ...]) -> Dataset:
 
 def seen_set(distilled: DistilledSet, classes: tuple[int, ...]) -> DistilledSet:
     """`distilled` with these classes only; its bytes by their share of the images."""
-    part = Split(distilled.images, distilled.targets).of_classes(classes)
+    part = distilled.split.of_classes(classes)
     share = len(part) / max(1, len(distilled))
     return replace(
         distilled,
         images=part.images,
         targets=part.targets,
+        weights=part.weights,
         info=distilled.info.of_classes(classes),
         image_bytes=round(share * distilled.image_bytes),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, Progress, build_config, fingerprint, plain
 from softlabel.distill import ImageUpdate, check_method, distill, find_method, update_images
@@ -131,9 +132,10 @@ def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], se
     method, given = find_method(options.method)
     if method.teacher == "no":
         teachers = ()
+    config: Any = build_config(method.config, given, "the method")
     identity = {
         "method": method.name,
-        "config": plain(build_config(method.config, given, "the method")),
+        "config": {**plain(config), **(method.reads(config) if method.reads else {})},
         "revision": method.revision,
         "ipc": options.ipc,
         "storage": options.storage,

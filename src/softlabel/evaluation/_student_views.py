@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from softlabel.core import ConfigError, DistilledSet, LabelSource, Split, stream_seed
+from softlabel.core import ConfigError, DistilledSet, LabelSource, stream_seed
 from softlabel.labels import LabelStore
 from softlabel.training import DrawnViews, Protocol, ViewPlan, plan_of
 
 
 def student_views(distilled: DistilledSet, protocol: Protocol, seed: int) -> DrawnViews:
     """The views that a student of that seed sees of a set under a protocol."""
-    split = Split(distilled.images, distilled.targets)
+    split = distilled.split
     return DrawnViews.of(protocol, split, distilled.info, distilled.factor, stream_seed(seed, "student"))
 
 
@@ -33,7 +33,7 @@ def stored_plan(
         raise ConfigError("Students on stored labels see the views of the store: train the others apart.")
     return plan_of(
         protocol,
-        Split(distilled.images, distilled.targets),
+        distilled.split,
         distilled.info,
         distilled.factor,
         stream_seed(seed, "student"),

@@ -15,7 +15,6 @@ from softlabel.core import (
     Progress,
     SoftlabelError,
     SoftlabelWarning,
-    Split,
     TeacherMismatchError,
     fingerprint,
     plain,
@@ -284,7 +283,7 @@ def _fit(
 ) -> Sequence[History | SoftlabelError]:
     return fit_stack(
         list(trainees.values()),
-        Split(distilled.images, distilled.targets),
+        distilled.split,
         info=distilled.info,
         seed=stream_seed(seed, "student"),
         execution=execution,

@@ -2,14 +2,13 @@
 
 from softlabel.generate._autoencoder import (
     KINDS,
-    Autoencoder,
     AutoencoderConfig,
     adopt_autoencoder,
     load_autoencoder,
-    psnr,
     train_autoencoder,
 )
 from softlabel.generate._choose import CHOICES, PICKS, Choice, Chosen, best_of, choose_images, min_max, prototypes
+from softlabel.generate._coder import Autoencoder, psnr
 from softlabel.generate._denoiser import DENOISERS, Denoiser, build_denoiser
 from softlabel.generate._diffusion import SAMPLERS, SCHEDULES, check_sampling, guided, noised, run_sampler
 from softlabel.generate._generator import (

@@ -6,7 +6,7 @@ adversarial loss too, which need networks of their own: ours by squared error al
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from softlabel.core import (
     DatasetInfo,
     Progress,
     Silent,
-    StoreError,
     UnknownNameError,
     fingerprint,
     plain,
@@ -28,6 +27,7 @@ from softlabel.core import (
     stream_seed,
     tensor_fingerprint,
 )
+from softlabel.generate._coder import BATCH, Autoencoder, autoencoder_of, check_sides, config_of, psnr, signed
 from softlabel.generate._processes import Processes
 from softlabel.generate._steps import Course, Draws, StepLoss, train_steps
 from softlabel.models import optional_package
@@ -41,7 +41,6 @@ KINDS = {
 }
 REVISION = 1
 """Part of every autoencoder's identity: raised when a release trains other weights from the same settings."""
-BATCH = 256
 STATISTICS_IMAGES = 5000
 _WEIGHTS = "weights.safetensors"
 
@@ -94,80 +93,6 @@ class AutoencoderConfig:
     def check(self, info: DatasetInfo) -> None:
         """Raise ConfigError when images of that size cannot be halved so often."""
         check_sides(info, self.factor)
-
-
-@dataclass(frozen=True, eq=False)
-class Autoencoder:
-    """A trained autoencoder, frozen and in evaluation mode.
-
-    Attributes:
-        network: diffusers' model.
-        info: the data it was trained on.
-        shift, scale: mean and standard deviation of the data's latents, per channel [C]: measured, not assumed.
-        psnr: of the test images' reconstructions, in dB.
-    """
-
-    network: nn.Module
-    info: DatasetInfo
-    shift: Tensor
-    scale: Tensor
-    fingerprint: str = ""
-    psnr: float = 0.0
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent and side."""
-        return int(2 ** (len(_config(self.network)["block_out_channels"]) - 1))
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image's latents."""
-        return len(self.shift), self.info.height // self.factor, self.info.width // self.factor
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What is kept of it beside the weights (`autoencoder_of`)."""
-        return {
-            "network": _config(self.network),
-            "info": plain(self.info),
-            "shift": self.shift.tolist(),
-            "scale": self.scale.tolist(),
-            "fingerprint": self.fingerprint,
-            "psnr": self.psnr,
-        }
-
-    @property
-    def size(self) -> int:
-        """Bytes of the weights, in float32."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.network.state_dict().values())
-
-    def to(self, device: torch.device) -> "Autoencoder":
-        """This autoencoder on `device`; moves the network itself."""
-        self.network.to(device)
-        return self
-
-    def encode(self, images: Tensor, execution: Execution) -> Tensor:
-        """Latents [B, C, h, w], float32, of mean 0 and deviation 1 over the data, of uint8 images [B, ...]."""
-        network: Any = self.network
-        device = execution.torch_device
-        found = []
-        with torch.inference_mode(), execution.autocast(), execution.deterministic():
-            for part in images.split(BATCH):
-                found.append(_latents(network, _signed(part.to(device))).float().cpu())
-        latents = torch.cat(found).clone()
-        return (latents - self.shift.view(1, -1, 1, 1)) / self.scale.view(1, -1, 1, 1)
-
-    def decode(self, latents: Tensor, execution: Execution) -> Tensor:
-        """uint8 images of latents as `encode` gives them."""
-        network: Any = self.network
-        device = execution.torch_device
-        raw = latents.cpu() * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
-        found = []
-        with torch.inference_mode(), execution.autocast(), execution.deterministic():
-            for part in raw.split(BATCH):
-                pixels = network.decode(part.to(device)).sample.float()
-                found.append(((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
-        return torch.cat(found)
 
 
 def train_autoencoder(
@@ -240,7 +165,7 @@ def adopt_autoencoder(
         MissingExtraError: diffusers is not installed.
     """
     network = _pretrained(folder)
-    config = _config(network)
+    config = config_of(network)
     if config["in_channels"] != data.info.channels:
         raise ConfigError(
             f"The autoencoder at {folder} takes images of {config['in_channels']} channels, and {data.info.name} has "
@@ -266,22 +191,6 @@ def load_autoencoder(path: Path) -> Autoencoder:
     """
     artifact = read_artifact(path, KIND)
     return autoencoder_of(artifact.meta, artifact.tensors(_WEIGHTS), path)
-
-
-def autoencoder_of(meta: Mapping[str, Any], weights: dict[str, Tensor], path: Path) -> Autoencoder:
-    """An autoencoder from what is kept of it, at `path`."""
-    diffusers = optional_package("diffusers", "generate", "of an autoencoder")
-    config = dict(meta["network"])
-    network = getattr(diffusers, config.pop("_class_name")).from_config(config)
-    load_weights(network, weights, path)
-    return Autoencoder(
-        network=network.eval().requires_grad_(False),
-        info=DatasetInfo.from_json(meta["info"]),
-        shift=torch.tensor(meta["shift"]),
-        scale=torch.tensor(meta["scale"]),
-        fingerprint=meta["fingerprint"],
-        psnr=meta["psnr"],
-    )
 
 
 def build_autoencoder(config: AutoencoderConfig, info: DatasetInfo, seed: int) -> nn.Module:
@@ -310,24 +219,6 @@ def build_autoencoder(config: AutoencoderConfig, info: DatasetInfo, seed: int) -
         return diffusers.VQModel(**common, num_vq_embeddings=config.codes)  # type: ignore[no-any-return]
 
 
-def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Take weights that were kept at `path`.
-
-    Raises:
-        StoreError: they are those of another architecture.
-    """
-    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if {name: tensor.shape for name, tensor in weights.items()} != own:
-        raise StoreError(f"The weights at {path} are of another architecture than its manifest says. Train it again.")
-    network.load_state_dict(weights)
-
-
-def psnr(images: Tensor, others: Tensor) -> float:
-    """Peak signal-to-noise ratio of uint8 images, in dB: 10 log10(255^2 / mean squared error), over all of them."""
-    error = float((images.double() - others.double()).square().mean())
-    return float("inf") if error == 0 else float(10 * torch.log10(torch.tensor(255.0**2 / error, dtype=torch.float64)))
-
-
 class _Reconstruction(nn.Module):
     """Both halves as one: the mean loss of pixels in -1..1, given the noise of the latents."""
 
@@ -354,24 +245,13 @@ def _loss(data: Dataset, config: AutoencoderConfig) -> StepLoss:
     shape = config.channels, data.info.height // config.factor, data.info.width // config.factor
 
     def loss(network: nn.Module, rows: Tensor, draws: Draws) -> Tensor:
-        pixels = _signed(data.train.images[rows].to(draws.device))
+        pixels = signed(data.train.images[rows].to(draws.device))
         mirrored = (draws.uniform() < 0.5) & config.flip
         pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
         value: Tensor = network(pixels, draws.normal(*shape))
         return value
 
     return loss
-
-
-def _signed(images: Tensor) -> Tensor:
-    """Pixels in -1..1."""
-    return images.float() / 127.5 - 1
-
-
-def _latents(network: Any, pixels: Tensor) -> Tensor:
-    encoded = network.encode(pixels)
-    latents: Tensor = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-    return latents
 
 
 def _keep(
@@ -384,7 +264,7 @@ def _keep(
 ) -> None:
     """Write the artifact, with the statistics of the latents and how well images are given back."""
     network.eval().requires_grad_(False)
-    channels = _config(network)["latent_channels"]
+    channels = config_of(network)["latent_channels"]
     plainly = Autoencoder(network, data.info, torch.zeros(channels), torch.ones(channels))
     some = torch.randperm(len(data.train), generator=stream(0, "latent statistics"))[:STATISTICS_IMAGES]
     latents = plainly.encode(data.train.images[some], execution).double()
@@ -394,7 +274,7 @@ def _keep(
     meta = {
         **facts,
         "info": plain(data.info),
-        "network": _config(network),
+        "network": config_of(network),
         "shift": shift.tolist(),
         "scale": scale.tolist(),
         "psnr": psnr(data.test.images, again),
@@ -432,34 +312,16 @@ def _identity(data: Dataset, config: AutoencoderConfig, seed: int, execution: Ex
     }
 
 
-def check_sides(info: DatasetInfo, factor: int) -> None:
-    """Raise ConfigError when images cannot be halved down to a whole number of latents."""
-    if info.height % factor or info.width % factor:
-        height, width = (-(-side // factor) * factor for side in (info.height, info.width))
-        raise ConfigError(
-            f"An autoencoder of factor {factor} halves images down to a whole number of latents, and those of "
-            f"{info.name} have {info.height}x{info.width} px. Convert them, e.g. with --image-size {height}x{width}, "
-            f"or choose a smaller factor."
-        )
-
-
 def _pretrained(folder: Path) -> nn.Module:
     diffusers = optional_package("diffusers", "generate", "of an autoencoder")
     try:
         name = json.loads((folder / "config.json").read_text())["_class_name"]
         if name not in ("AutoencoderKL", "VQModel"):
             raise ValueError(f"it holds a {name}")
-        return getattr(diffusers, name).from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+        with torch.random.fork_rng(devices=[]):
+            return getattr(diffusers, name).from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(
             f"There is no autoencoder at {folder} that diffusers can read ({error}). Give the folder of an "
             f"AutoencoderKL or VQModel with its config.json and weights, or of one that softlabel trained."
         ) from error
-
-
-def _config(network: nn.Module) -> dict[str, Any]:
-    """What diffusers needs to build the network again, as plain data."""
-    config: Any = network.config
-    return {name: plain(value) for name, value in dict(config).items() if name != "_name_or_path"} | {
-        "_class_name": type(network).__name__
-    }

@@ -25,7 +25,7 @@ from softlabel.core import (
     stream,
     stream_seed,
 )
-from softlabel.generate._autoencoder import Autoencoder, autoencoder_of, load_weights
+from softlabel.generate._coder import Autoencoder, autoencoder_of, load_weights
 from softlabel.generate._denoiser import Denoiser, build_denoiser, denoiser_config
 from softlabel.generate._diffusion import (
     SCHEDULES,

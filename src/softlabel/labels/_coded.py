@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from softlabel.core import DistilledSet, LabelSource, Split, fingerprint, stream_seed
+from softlabel.core import DistilledSet, LabelSource, fingerprint, stream_seed
 from softlabel.labels._codecs import Codec, FittedCodec
 from softlabel.labels._sources import FixedLabels
 from softlabel.labels._wrapped import WrappedLabels
@@ -99,7 +99,7 @@ def coded_labels(
 def sample_labels(source: LabelSource, distilled: DistilledSet, plan: DrawnViews, execution: Execution) -> Tensor:
     """Labels of `SAMPLE` views or a few more, of another stream of the plan's seed."""
     plan = replace(plan, seed=stream_seed(plan.seed, "codec"))
-    batches = Batches(Split(distilled.images, distilled.targets), distilled.info, execution.torch_device)
+    batches = Batches(distilled.split, distilled.info, execution.torch_device)
     source = source.to(execution.torch_device)
     found: list[Tensor] = []
     epoch = 0

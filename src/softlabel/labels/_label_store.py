@@ -19,7 +19,6 @@ from softlabel.core import (
     NonFiniteLossError,
     Progress,
     Silent,
-    Split,
     StoreError,
     UnknownNameError,
     fingerprint,
@@ -163,7 +162,7 @@ def write_label_store(
         raise ConfigError(f"Labels are stored for 1 epoch or more. Got {epochs} instead.")
     codec.check(distilled.info.classes)
     plan = DrawnViews.of(
-        protocol, Split(distilled.images, distilled.targets), distilled.info, distilled.factor,
+        protocol, distilled.split, distilled.info, distilled.factor,
         stream_seed(seed, "student"),
     )  # fmt: skip
     identity = _identity(source, distilled, plan, protocol, seed, codec, views, execution)
@@ -227,7 +226,7 @@ class _Writing:
     ) -> None:  # fmt: skip
         self.source, self.distilled, self.plan = source.to(execution.torch_device), distilled, plan
         self.codec, self.views, self.execution, self.progress = codec, views, execution, progress
-        split = Split(distilled.images, distilled.targets)
+        split = distilled.split
         self.batches = Batches(split, distilled.info, execution.torch_device)
 
     def write(self, writer: ArtifactWriter, start: int, stop: int, before: Mapping[str, Any]) -> dict[str, Any]:

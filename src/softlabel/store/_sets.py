@@ -5,6 +5,7 @@ the class names, the normalisation and how the set was made.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def save_distilled(distilled: DistilledSet, path: Path, storage: str = "png") ->
             name = f"images/{target:05d}/{position:06d}.{suffix(storage)}"
             writer.write(name, encode_image(image, storage))
             entries.append({"file": name, "target": target})
+            if distilled.weights is not None:
+                entries[-1]["weight"] = float(distilled.weights[position])
     return load_distilled(path)
 
 
@@ -61,12 +64,19 @@ def load_distilled(path: Path) -> DistilledSet:
         targets=torch.tensor([entry["target"] for entry in meta["entries"]], dtype=torch.int64),
         info=info,
         image_bytes=artifact.bytes_of("images/"),
+        weights=_weights(meta["entries"]),
         **{key: meta[key] for key in ("method", "ipc", "seed", "factor", "provenance")},
     )
 
 
+def _weights(entries: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
+    if not all("weight" in entry for entry in entries):
+        return None
+    return torch.tensor([entry["weight"] for entry in entries], dtype=torch.float32)
+
+
 def _facts(distilled: DistilledSet) -> dict[str, Any]:
-    skip = {"images", "targets", "image_bytes"}
+    skip = {"images", "targets", "image_bytes", "weights"}
     return {
         field.name: plain(getattr(distilled, field.name))
         for field in dataclasses.fields(distilled)

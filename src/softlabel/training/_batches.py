@@ -164,6 +164,7 @@ class Batch:
     Attributes:
         views: normalised float32 [B, C, H, W], channels last, on the device.
         target, index: class indices and positions in the training set, int64 [B], on the device.
+        weight: how much each example counts, float32 [B] on the device; None where all count alike.
         mix: how views were mixed, if they were.
         rows: where these views stand among all views of the plan.
         within: share of the epoch's steps that came before, in [0, 1).
@@ -172,6 +173,7 @@ class Batch:
     views: Tensor
     target: Tensor
     index: Tensor
+    weight: Tensor | None
     mix: Mix | None
     rows: slice
     within: float
@@ -183,7 +185,7 @@ class Batches:
     def __init__(self, split: Split, info: DatasetInfo, device: torch.device) -> None:
         self.device = device
         self.normalise = Normaliser(info, device)
-        self.images, self.targets = split.images, split.targets
+        self.images, self.targets, self.weights = split.images, split.targets, split.weights
         if len(split) <= IMAGES_ON_DEVICE and device.type != "cpu":
             self.images = split.images.to(device)
 
@@ -196,4 +198,5 @@ class Batches:
             params = drawn.params.to(self.device)
             views = apply(images, params).contiguous(memory_format=torch.channels_last)
             target = self.targets[index].to(self.device)
-            yield Batch(views, target, index.to(self.device), params.mix, drawn.rows, step / steps)
+            weight = None if self.weights is None else self.weights[index].to(self.device)
+            yield Batch(views, target, index.to(self.device), weight, params.mix, drawn.rows, step / steps)

@@ -49,17 +49,20 @@ def view_loss(
     target: Tensor,
     mix: Mix | None,
     teacher_saw_mix: bool,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """The batch mean of a per-example loss, on mixed views too.
+    """The batch mean of a per-example loss, times weights [B] where examples have some, on mixed views too.
 
     On a mixed view the hard label is mixed as CutMix and Mixup define it: by the share of each image. A teacher that
-    looked at the view gives its label as it is; labels per image are mixed like the hard ones.
+    looked at the view gives its label as it is; labels per image are mixed like the hard ones, and so are weights.
     """
     own = function(student=student, teacher=teacher, target=target)
+    own = own if weight is None else weight * own
     if mix is None:
         return own.mean()
     other_teacher = teacher if teacher is None or teacher_saw_mix else teacher[mix.partner]
     other = function(student=student, teacher=other_teacher, target=target[mix.partner])
+    other = other if weight is None else weight[mix.partner] * other
     return (mix.weight * own + (1 - mix.weight) * other).mean()
 
 
@@ -98,6 +101,7 @@ class Member:
                 target=batch.target,
                 mix=batch.mix,
                 teacher_saw_mix=saw_mix,
+                weight=batch.weight,
             )
 
         return mean
