@@ -171,3 +171,9 @@ def test_a_mistake_is_one_sentence(case: str, softlabel: Any, made: Any, small: 
     said = softlabel("lab", words[0], *TINY, "--data", made.data, *words[1:], *small, "--store", home)
     assert said.code == 2, said.err
     assert all(part in said.error for part in expected), said.error
+
+
+def test_a_study_that_does_not_exist(softlabel: Any) -> None:
+    said = softlabel("lab", "epoch", "--quick")
+    assert (said.code, said.out) == (2, "")
+    assert "There is no study of labels named 'epoch'. Did you mean 'epochs'" in said.error

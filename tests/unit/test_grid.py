@@ -531,6 +531,25 @@ def test_an_edit_beyond_the_classes_is_refused(run: Compare, comparison: Compari
         run(Store(tmp_path), comparison=several)
 
 
+def test_records_without_this_selection_split_s_accuracy_are_made_again(
+    run: Compare, comparison: Comparison, tiny_data: Dataset, families: list[SetPaths], teacher: Teacher,
+    execution: Execution, tmp_path: Path,
+) -> None:  # fmt: skip
+    """A choice among arms of which some were judged for some seeds alone would be no choice."""
+    store = Store(tmp_path)
+    run(store, sets=families[:1])  # the same students, judged on the test split alone
+    choosing = replace(comparison, selection=True)
+    found = []
+    for images in (tiny_data.train, tiny_data.train.subset(torch.arange(40))):
+        data = replace(tiny_data, selection=images)
+        path = compare(choosing, data, {"teacher": [teacher]}, families[:1], store=store, execution=execution,
+                       command="x")  # fmt: skip
+        arms = meta_of(path)["arms"]
+        assert {arm["selection"]["n"] for arm in arms} == {len(choosing.seeds)}
+        found.append([arm["selection"]["mean"] for arm in arms])
+    assert found[0] != found[1]  # another split is another judgement
+
+
 def test_students_judged_on_the_selection_split(
     run: Compare, comparison: Comparison, tiny_data: Dataset, families: list[SetPaths], teacher: Teacher,
     execution: Execution, tmp_path: Path,

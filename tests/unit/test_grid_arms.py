@@ -265,3 +265,22 @@ def test_labels_of_its_own_are_paired_with_all_others_of_the_same_images(compari
     mine = [entry["against"] for entry in told if entry["arm"].startswith("a, learned")]
     assert mine == ["a / ce", "a / t1 / kl", "a / t2 / kl"]
     assert len(told) == 3 + len(pairs_of(replace(grid, keep=())))
+
+
+def test_sets_of_every_size_are_paired_with_their_first(comparison: Comparison) -> None:
+    grid = replace(comparison, losses=("gift",))
+    names = [f"{name} {ipc}" for ipc in (1, 10) for name in ("random", "a", "b", "c")]
+    groups = {arm: group(arm, {0: 0.5, 1: 0.6}) for arm in arms(grid, names, 4)}
+    told = compare_arms(grid, groups, {name: 4 * int(name.split()[1]) for name in names}, resolution=0.01)
+    assert sorted((entry["arm"], entry["against"]) for entry in told) == sorted(
+        (f"{name} {ipc} / gift", f"random {ipc} / gift") for ipc in (1, 10) for name in "abc"
+    )
+
+
+def test_pairs_that_are_asked_for(comparison: Comparison) -> None:
+    teachers = ("t1", "t2", "t3", "t4")
+    grid = replace(comparison, losses=("gift",), teachers=teachers)
+    usual = [(f"a / {later} / gift", "a / t1 / gift") for later in teachers[1:]]
+    assert pairs_of(grid) == usual
+    asked = replace(grid, pairs=(("teacher", "t3", "t2"), ("teacher", "t2", "t1")))
+    assert pairs_of(asked) == [*usual, ("a / t3 / gift", "a / t2 / gift")]  # none twice

@@ -88,7 +88,7 @@ def test_which_images_to_take() -> None:
                   ("k-centre / fixed", "random / fixed", -0.01, "worse")),
     )  # fmt: skip
     assert answers(made) == [
-        "Of 2 ways to take images, 1 is better than random; highest: herding, +2.0 points, the best of so many."
+        "Beside random: better herding (+2.0 points); worse k-centre (-1.0 points); not distinguishable none."
     ]
 
 

@@ -49,8 +49,9 @@ def test_the_fit_is_that_of_a_general_solver() -> None:
     ours = [laws[0].asymptote, laws[0].missing, laws[1].asymptote, laws[1].missing, laws[0].beta]
     assert float(np.sum(residuals(ours) ** 2)) == pytest.approx(float(np.sum(slow.fun**2)), rel=1e-4)
     assert ours == pytest.approx(slow.x, rel=2e-2)
-    # Twelve cells less five parameters.
-    assert laws[0].error == pytest.approx(math.sqrt(float(np.sum(slow.fun**2)) / 7), rel=1e-3)
+    # Twelve cells less five parameters, were all noise each line's own; three of six sizes twice, were it all shared.
+    squares = float(np.sum(slow.fun**2))
+    assert math.sqrt(squares / 7) * 0.999 <= laws[0].error <= math.sqrt(squares / 6) * 1.001
 
 
 def test_no_asymptote_above_one_and_no_loss_by_more_images() -> None:
@@ -75,7 +76,7 @@ def test_sizes_at_which_students_guess_do_not_bend_the_law() -> None:
         assert law.error < 1e-3
     held = hold_out(made)
     assert held is not None
-    assert held.law < 0.02
+    assert held.law < 0.03 < held.neighbour
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +90,27 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(monkeypatch: pytes
         assert found.low < found.value < found.high
         covered += found.low <= 0.7 - 0.5 * 10**-0.6 <= found.high
     assert covered >= 33
+
+
+def test_intervals_hold_where_lines_share_their_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softlabel.lab._law.DRAWS", 100)
+    true = [(0.7, 0.5, 0.3), (0.6, 0.43, 0.3), (0.5, 0.35, 0.3)]
+    covered = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        common = {n: float(random.normal(0, 0.011)) for n in IPCS}  # nine tenths of the variance
+        lines = [
+            Line(epoch=4, kept=kept, sizes=tuple(
+                Size(ipc=n, accuracy=a - b * n**-beta + common[n] + float(random.normal(0, 0.0037)), std=None, seeds=3)
+                for n in IPCS))
+            for kept, (a, b, beta) in enumerate(true, 1)
+        ]  # fmt: skip
+        for law, (a, b, beta) in zip(fit_laws(surface(*lines), seed=seed), true, strict=True):
+            found = law.accuracy(10)
+            assert found.low is not None
+            assert found.high is not None
+            covered += found.low <= a - b * 10**-beta <= found.high
+    assert covered >= 48  # of 60
 
 
 def test_laws_are_the_same_each_time_and_draws_differ_with_the_seed() -> None:
@@ -128,8 +150,8 @@ def test_an_interval_that_leaves_what_was_measured_has_an_open_end() -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "message"), [
-    (0.9, r"90 % lies outside the surface, .* extrapolated: measured were 20\.0 % .* 1 per class\) to 65\.2 "),
-    (0.05, "5 % lies outside the surface"),
+    (0.9, r"90 % lies outside what the fitted laws give .* extrapolated: 20\.00 % .* 1 per class\) to 65\.22 "),
+    (0.05, "5 % lies outside what the fitted laws give"),
     (0.0, "must lie between 0 and 100 %"),
     (60.0, "must lie between 0 and 100 %"),
 ])  # fmt: skip
@@ -279,3 +301,57 @@ def test_an_exponent_at_its_bound_says_so_and_the_ceiling_has_an_interval() -> N
     low, high = bent.ceiling
     assert low < bent.asymptote < high
     assert low == pytest.approx(float(np.quantile(bent.draws[:, 0], 0.025)))
+
+
+def test_a_cell_that_reached_it_is_told_where_the_law_stays_below() -> None:
+    low = line(0.7, 0.5, 0.6)
+    lucky = replace(low, sizes=tuple(
+        replace(size, accuracy=0.69) if size.ipc == 20 else size for size in low.sizes))  # fmt: skip
+    other = line(0.9, 0.5, 0.6, kept=3)
+    answers = {one.line.kept: one for one in advise(fit_laws(surface(lucky, other)), 0.68)}
+    assert answers[10].images is None
+    assert answers[10].note == "the law stays below with up to 50; measured with 20"
+
+
+@pytest.mark.parametrize("damage", [
+    lambda meta: meta.update(plots="abc"),
+    lambda meta: meta.update(arms="x"),
+    lambda meta: meta["plots"][0]["ipc"].update(one="x"),
+    lambda meta: meta["plots"][0].update(ipc=3),
+    lambda meta: meta["plots"][0]["ipc"].update(one=-1),
+    lambda meta: meta["arms"][0]["final"].update(mean="x"),
+    lambda meta: meta["arms"][0]["final"].update(mean=float("nan")),
+    lambda meta: meta.pop("dataset"),
+])  # fmt: skip
+def test_a_damaged_study_is_told_in_one_sentence(damage: Any) -> None:
+    def arm(mean: float) -> dict[str, Any]:
+        axes = {"set": "one", "teacher": "none", "labels": "hard", "loss": "ce"}
+        return {"axes": axes, "final": {"mean": mean, "std": 0.0, "n": 3}}
+
+    meta: dict[str, Any] = {
+        "arms": [arm(0.3)],
+        "plots": [{"kind": "surface", "ipc": {"one": 1}, "epochs": {}, "kept": {}}],
+        "dataset": {"name": "toy", "class_names": ["a", "b"]},
+    }
+    assert read_surface(meta, "here").lines[0].sizes[0].accuracy == 0.3
+    damage(meta)
+    with pytest.raises(StoreError, match=r"The manifest of the study at here does not hold|has no scaling surface"):
+        read_surface(meta, "here")
+
+
+def test_cells_of_which_a_seed_failed_are_left_out() -> None:
+    axes = {"set": "one", "teacher": "none", "labels": "hard", "loss": "ce"}
+    arm = {"axes": axes, "final": {"mean": 0.3, "std": None, "n": 1}, "failed": [{"seed": 1, "error": "no"}]}
+    meta = {"arms": [arm], "plots": [{"kind": "surface", "ipc": {"one": 1}, "epochs": {}, "kept": {}}],
+            "dataset": {"name": "toy", "class_names": ["a", "b"]}}  # fmt: skip
+    with pytest.raises(StoreError, match="No cell of the surface at here has finished"):
+        read_surface(meta, "here")
+
+
+def test_a_straight_line_goes_on_beyond_the_ends() -> None:
+    """On accuracies that are straight over the logarithm it misses nothing, at the ends neither."""
+    sizes = tuple(Size(ipc=n, accuracy=0.2 + 0.1 * math.log(n), std=0.0, seeds=3) for n in (1, 2, 5, 10, 20))
+    held = hold_out(surface(Line(epoch=4, kept=10, sizes=sizes)))
+    assert held is not None
+    assert held.straight < 1e-9 < held.law
+    assert held.inside.straight < 1e-9

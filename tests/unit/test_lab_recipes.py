@@ -8,8 +8,7 @@ import pytest
 from softlabel.core import ConfigError, UnknownNameError
 from softlabel.evaluation import DataOptions, Recipe
 from softlabel.evaluation._comparison import Arm, arms
-from softlabel.lab import choices
-from softlabel.lab._frontier import FULL
+from softlabel.lab import FULL_LABELS, choices
 from softlabel.labels import EDITS, LabelSpec
 from softlabel.recipes import LAB, LabSetting, find_lab
 from softlabel.report._specs import parse_plot
@@ -47,7 +46,7 @@ def test_every_study_is_complete(name: str, classes: int, quick: bool) -> None:
             }
             continue
         if plot["kind"] == "bytes":  # draws all arms, and measures them by full labels
-            assert ("labels", FULL) in values
+            assert ("labels", FULL_LABELS) in values
             assert name != "bytes" or len({arm.axes["labels"] for arm in found}) >= 10
             continue
         parsed = parse_plot(plot)
@@ -195,3 +194,51 @@ def test_settings_of_another_study_are_refused(name: str, setting: LabSetting, m
 
 def _arms(recipe: Recipe) -> list[Arm]:
     return list(arms(recipe.comparison, [options.name for options in recipe.sets], 10))
+
+
+def test_every_regime_of_bytes_is_compared_with_full_labels() -> None:
+    recipe = find_lab("bytes", LabSetting(labels=("online", FULL_LABELS, "fixed"), losses=("soft_ce",)))
+    assert recipe.comparison.pairs == (("labels", "online", FULL_LABELS), ("labels", "fixed", FULL_LABELS))
+
+
+def test_what_a_loss_is_not_tried_with_is_said() -> None:
+    recipe = find_lab("bytes", LabSetting(labels=("replay", "replay+topk:k=2"), losses=("gift", "soft_ce")))
+    assert recipe.comparison.notes == (
+        "gift is not tried with replay+topk:k=2+fp16: these do not keep the logits that it compares.",
+    )
+    lossy = find_lab("bytes", LabSetting(labels=("replay:epochs=9+topk:k=2+int4",), losses=("gift", "soft_ce")))
+    assert [arm.axes["loss"] for arm in _arms(lossy) if "jpeg" in arm.set_name] == ["soft_ce", "soft_ce"]
+    assert len(find_lab("bytes", LabSetting(labels=("fixed",), losses=("ce",), ipc=(1,))).sets) == 1
+
+
+def test_pools_follow_the_training() -> None:
+    found = {LabelSpec.parse(spec).epochs for spec in find_lab("bytes", LabSetting(epochs=60)).comparison.labels}
+    assert found == {0, 6, 2}
+    with pytest.raises(ConfigError, match="a pool that is no shorter than the training of 20 epochs"):
+        find_lab("bytes", LabSetting(epochs=20, labels=("replay:epochs=20",)))
+    assert find_lab("bytes", LabSetting(epochs=1)).comparison.labels
+
+
+def test_parts_of_a_labeler_are_compared_with_the_one_before() -> None:
+    assert find_lab("hello", LabSetting(backbone="clip:x")).comparison.pairs == (
+        ("teacher", "+ weak teachers", "probe"),
+        ("teacher", "+ low-rank updates", "+ weak teachers"),
+        ("teacher", "+ text head", "+ low-rank updates"),
+    )
+    one = find_lab("hello", LabSetting(stops=(8,)))
+    assert [labeler.name for labeler in one.labelers] == ["weak teachers", "probe", "+ low-rank updates"]
+    assert find_lab("hello", LabSetting(stops=(24, 8))).labelers[1].stops == (24,)
+    assert find_lab("hello").comparison.protocol.name.startswith("gift")
+    assert find_lab("hello", LabSetting(protocol="rded")).comparison.protocol.name.startswith("rded")
+
+
+def test_ensembles_are_compared_with_one_expert_of_their_epoch() -> None:
+    assert find_lab("ensembles", LabSetting(stops=(4,))).comparison.pairs == (
+        ("teacher", "2 experts of epoch 4", "1 expert of epoch 4"),
+        ("teacher", "3 experts of epoch 4", "1 expert of epoch 4"),
+    )
+
+
+def test_bytes_takes_one_expert() -> None:
+    with pytest.raises(ConfigError, match="takes one expert"):
+        find_lab("bytes", LabSetting(stops=(4, 8)))

@@ -15,7 +15,7 @@ import tyro
 
 from softlabel._version import __version__
 from softlabel.cli._clip import MakeClip
-from softlabel.cli._grid import Grid, Lab
+from softlabel.cli._grid import STUDIES_OF_LABELS, Grid, Lab
 from softlabel.cli._label import Label
 from softlabel.cli._labeler import MakeLabeler
 from softlabel.cli._lists import Fetch, Ls
@@ -23,7 +23,7 @@ from softlabel.cli._options import Session
 from softlabel.cli._output import ConsoleProgress
 from softlabel.cli._run import Evaluate, Report, Run
 from softlabel.cli._stages import Distill, Teach, Train
-from softlabel.core import SoftlabelError
+from softlabel.core import SoftlabelError, UnknownNameError
 from softlabel.training import is_out_of_memory, keep_freed_memory
 
 __all__ = ["main"]
@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words == ("--version",):
         print(f"softlabel {__version__}")
         return 0
+    if words[:1] == ("lab",) and words[1:2] and not words[1].startswith("-") and words[1] not in STUDIES_OF_LABELS:
+        print(f"error: {UnknownNameError('study of labels', words[1], STUDIES_OF_LABELS)}", file=sys.stderr)
+        return USER_ERROR
     keep_freed_memory()
     progress = ConsoleProgress()
     command: Any = tyro.cli(

@@ -12,8 +12,11 @@ from softlabel.cli._run import show_study
 from softlabel.core import ConfigError, DatasetInfo
 from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe, set_names
 from softlabel.lab import HIERARCHIES, Advice, advise, fit_laws, hold_out, read_hierarchy, read_surface
-from softlabel.recipes import Changes, LabSetting, change, find_lab, find_study
+from softlabel.recipes import LAB, Changes, LabSetting, change, find_lab, find_study
 from softlabel.store import is_complete, load_distilled, read_artifact
+
+STUDIES_OF_LABELS = (*LAB, "advise")
+"""What `softlabel lab` takes: its studies, and the advice that follows from one."""
 
 SOME_FAILED = 3
 """The exit status of a grid some of whose cells failed."""
@@ -116,8 +119,8 @@ class LabStudy:
     """Epochs of the experts, instead of the study's."""
     stops: tuple[int, ...] | None = None
     """Epochs of the expert that label, instead of the study's."""
-    protocol: str = LabSetting.protocol
-    """How students are trained. See: softlabel ls protocols"""
+    protocol: str | None = None
+    """How students are trained. See: softlabel ls protocols. Default: no-distillation-adamw; for hello, gift."""
     hierarchy: Path | None = None
     """JSON file {class: group}, to compare with the classes that labels mix up. Default: the data's, where known."""
     backbone: str | None = None
@@ -145,6 +148,7 @@ class LabStudy:
             expert_epochs=self.expert_epochs,
             stops=self.stops,
             ipc=self.ipc,
+            epochs=self.running.epochs,
             protocol=self.protocol,
             backbone=self.backbone,
             backbone_size=self.backbone_size,
@@ -193,10 +197,11 @@ class Advise:
         if held is not None:
             inside = held.inside
             print(
-                f"How far to trust it: sizes left out of the fit were missed by {100 * held.law:.1f} points (root mean "
-                f"square of {held.cells} cells); taking the next size's accuracy missed them by "
-                f"{100 * held.neighbour:.1f}. Of sizes between others: the law {100 * inside.law:.1f}, the next "
-                f"size {100 * inside.neighbour:.1f}, a straight line between both sides {100 * inside.straight:.1f}."
+                f"How far to trust it: {held.cells} cells left out of the fit, a size at a time, were missed by "
+                f"{100 * held.law:.1f} points (root mean square); a straight line over the logarithm missed them by "
+                f"{100 * held.straight:.1f}, taking the next size's accuracy by {100 * held.neighbour:.1f}. Of sizes "
+                f"between others: the law {100 * inside.law:.1f}, the line {100 * inside.straight:.1f}, the next size "
+                f"{100 * inside.neighbour:.1f}."
             )
         else:
             print("How far to trust it cannot be told: that takes five numbers of images per class or more (--ipc).")

@@ -27,6 +27,7 @@ from softlabel.evaluation import (
     find_protocol,
     keep_updated,
     make_set,
+    plan_labeler,
     plan_set,
     plan_teacher,
     set_path,
@@ -44,7 +45,7 @@ from softlabel.labels import (
     train_labeler,
 )
 from softlabel.models import build_model, check_model
-from softlabel.store import load_distilled, read_artifact
+from softlabel.store import LOSSLESS, load_distilled, read_artifact
 from softlabel.training import TEACHER_PROTOCOLS, Protocol, train_teacher, warn_if_weaker
 
 
@@ -179,13 +180,19 @@ class Distill:
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
         check_work(self.method, data, teachers, ipc=self.ipc)
+        out = None if update else self.out  # with an update, what was made first stays in the store
         if self.machine.dry_run:
-            path = set_path(options, data, teachers, self.seed, store, execution, out=self.out)
+            path = set_path(options, data, teachers, self.seed, store, execution, out=out)
             family = SetPaths(self.method, ((self.seed, path),))
-            line = plan_set(options, family, data, teachers, execution)
-            print_plan([line], execution, self.machine.json)
+            lines = [plan_set(options, family, data, teachers, execution)]
+            if hello is not None:
+                group = weak_teachers(self.teachers.teacher[0])
+                lines += plan_labeler(
+                    hello, update, group, family, self.ipc * data.info.classes * tiles(self.method), data, self.seed,
+                    store, execution,
+                )  # fmt: skip
+            print_plan(lines, execution, self.machine.json)
             return
-        out = None if update else self.out
         path = make_set(options, data, teachers, self.seed, store, execution, out=out, progress=session.progress)
         labeler = None
         if hello is not None:
@@ -218,6 +225,8 @@ class Distill:
             raise ConfigError(
                 f"--update needs images that were made smaller. Take --method rded:factor=2 instead of {self.method}."
             )
+        if self.storage not in LOSSLESS:
+            raise ConfigError(f"--update needs images as they were made. Keep them as png or webp, not {self.storage}.")
         return ImageUpdate(steps=self.update)
 
 

@@ -4,7 +4,7 @@ from softlabel.evaluation._budget import Candidate, label_candidates, pilot
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
 from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._given import keep_given, read_given, set_names
-from softlabel.evaluation._plan import PlanLine, plan_recipe, plan_set, plan_students, plan_teacher
+from softlabel.evaluation._plan import PlanLine, plan_labeler, plan_recipe, plan_set, plan_students, plan_teacher
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
     DataOptions,
@@ -62,6 +62,7 @@ __all__ = [
     "make_set",
     "paired_difference",
     "pilot",
+    "plan_labeler",
     "plan_recipe",
     "plan_set",
     "plan_students",

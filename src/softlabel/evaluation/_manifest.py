@@ -74,7 +74,7 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
         "choosing": comparison.selection,
         "label_facts": said,
         "labels_shown": _labels_shown(comparison, sets, loaded, found.teachers, found.execution),
-        "notes": [*_notes(comparison, data), *_unlearned(said, data)],
+        "notes": [*comparison.notes, *_notes(comparison, data), *_unlearned(said, data)],
         "environment": environment(found.execution),
     }
     if comparison.steps:

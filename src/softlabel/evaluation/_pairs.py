@@ -38,12 +38,15 @@ def compare_arms(
     main_set = next((name for name in names if not name.startswith("random")), names[-1] if names else "")
     pairs: list[tuple[Arm, Arm]] = []
     for axis in ("loss", "set", "optimizer", "teacher", "labels"):
-        for family in _families(found, axis):
-            pairs += [
-                (later, earlier)
-                for earlier, later in _family_pairs(family, axis, main)
-                if axis != "set" or sizes.get(earlier.set_name) == sizes.get(later.set_name)
-            ]
+        for family in _families(found, axis, sizes):
+            pairs += [(later, earlier) for earlier, later in _family_pairs(family, axis, main)]
+    for axis, value, other in comparison.pairs:
+        pairs += [
+            (later, earlier) for later in found for earlier in found
+            if (later.axes[axis], earlier.axes[axis]) == (value, other)
+            and all(later.axes[rest] == earlier.axes[rest] for rest in AXES if rest != axis)
+            and later.seen == earlier.seen
+        ]  # fmt: skip
 
     def is_main(pair: tuple[Arm, Arm]) -> bool:
         later, earlier = pair
@@ -56,7 +59,7 @@ def compare_arms(
         and all(own.axes[axis] == other.axes[axis] for axis in ("student", "optimizer"))
         and (own.axes["loss"] == other.axes["loss"] or other.axes["teacher"] == "none")
     ]  # fmt: skip
-    pairs.sort(key=lambda pair: not is_main(pair))
+    pairs = sorted(dict.fromkeys(pairs), key=lambda pair: not is_main(pair))
     return [
         told for later, earlier in pairs if (told := _paired(later, earlier, groups, len(comparison.seeds), resolution))
     ]
@@ -68,8 +71,9 @@ def main_loss(comparison: Comparison) -> str | None:
     return "gift" if "gift" in variants else next(iter(variants), None)
 
 
-def _families(found: Sequence[Arm], axis: str) -> list[list[Arm]]:
-    """Arms that agree on all but `axis`; a loss that looks at no teacher is compared under every teacher's labels."""
+def _families(found: Sequence[Arm], axis: str, sizes: Mapping[str, int]) -> list[list[Arm]]:
+    """Arms that agree on all but `axis`, sets of one size each; a loss that looks at no teacher is compared under every
+    teacher's labels."""
     families: dict[tuple[Any, ...], list[Arm]] = {}
     given = {_labelled(arm): None for arm in found if arm.axes["teacher"] != "none"}
     for arm in found:
@@ -77,7 +81,8 @@ def _families(found: Sequence[Arm], axis: str) -> list[list[Arm]]:
         everywhere = axis == "loss" and arm.axes["teacher"] == "none"
         for teacher, labels in (given or {_labelled(arm): None}) if everywhere else [_labelled(arm)]:
             kept = ("" if axis == "teacher" else teacher, "" if axis == "labels" else labels)
-            families.setdefault((arm.seen, *rest, *kept), []).append(arm)
+            size = sizes.get(arm.set_name) if axis == "set" else None
+            families.setdefault((arm.seen, size, *rest, *kept), []).append(arm)
     return list(families.values())
 
 

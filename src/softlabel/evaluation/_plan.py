@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
-from softlabel.distill import RdedConfig, check_work, find_method, tiles
+from softlabel.distill import ImageUpdate, RdedConfig, check_work, find_method, tiles
 from softlabel.evaluation._comparison import (
     Arm,
     Cell,
@@ -22,8 +22,9 @@ from softlabel.evaluation._comparison import (
     own_labels,
 )
 from softlabel.evaluation._given import read_given
-from softlabel.evaluation._recipe import Labeler, LearnedSet, Recipe, TeacherOptions, UpdatedSet
+from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
 from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers, updated_path
+from softlabel.evaluation._students import finished_record
 from softlabel.evaluation._units import Bench, Unit, prepare
 from softlabel.labels import (
     FixedLabels,
@@ -112,7 +113,9 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
         labeler = next(one for one in recipe.labelers if one.name == updated.labeler)
         options = next(options for options in recipe.sets if options.name == updated.of)
         patches = sizes[updated.of] * tiles(options.method)
-        line, made = _plan_updated(updated, labeler, labelers[labeler.name], patches, family, data, store, execution)
+        line, made = _plan_updated(
+            updated.name, updated.update, labeler.hello, labelers[labeler.name], patches, family, data, store, execution
+        )
         lines.append(line)
         paths.append(made)
         sizes[updated.name] = sizes[updated.of]
@@ -152,9 +155,29 @@ def _plan_labeler(
     return PlanLine(what, 0, 1, steps * labeler_step_seconds(data, group, config, execution), 1_000_000), group
 
 
+def plan_labeler(
+    config: HelloConfig,
+    update: ImageUpdate | None,
+    group: list[Teacher],
+    family: SetPaths,
+    patches: int,
+    data: Dataset,
+    seed: int,
+    store: Store,
+    execution: Execution,
+) -> list[PlanLine]:
+    """The parts of a set's own labeler, and of the update of its images, where there is one."""
+    line, group = _plan_labeler(config.backbone, config, group, data, seed, store, execution)
+    if update is None:
+        return [line]
+    name = f"{family.name}, updated"
+    return [line, _plan_updated(name, update, config, group, patches, family, data, store, execution)[0]]
+
+
 def _plan_updated(
-    one: UpdatedSet,
-    labeler: Labeler,
+    name: str,
+    update: ImageUpdate,
+    config: HelloConfig | None,
     group: list[Teacher],
     patches: int,
     family: SetPaths,
@@ -165,17 +188,17 @@ def _plan_updated(
     """The part of one family of updated images, and where its sets stand or will stand."""
     trained = len(group) == 1 and group[0].public > 0  # otherwise its teachers stand in for it
     places = [
-        (seed, updated_path(one.update, path, data, group[0], store, execution)
+        (seed, updated_path(update, path, data, group[0], store, execution)
          if trained and is_complete(path) else store.distilled("updated", f"of {path.name}"))
         for seed, path in family.by_seed
     ]  # fmt: skip
-    left, what = sum(not is_complete(path) for _, path in places), f"{one.name}: {one.update.steps} steps of images"
-    if not left or labeler.hello is None:
-        return PlanLine(what, len(places), len(places), 0.0, 0), SetPaths(one.name, tuple(places))
-    step = labeler_step_seconds(data, group, labeler.hello, execution) / labeler.hello.batch
-    seconds = left * patches * one.update.steps * step
+    left, what = sum(not is_complete(path) for _, path in places), f"{name}: {update.steps} steps of images"
+    if not left or config is None:
+        return PlanLine(what, len(places), len(places), 0.0, 0), SetPaths(name, tuple(places))
+    step = labeler_step_seconds(data, group, config, execution) / config.batch
+    seconds = left * patches * update.steps * step
     return PlanLine(what, len(places) - left, len(places), seconds, left * patches * 1000), SetPaths(
-        one.name, tuple(places)
+        name, tuple(places)
     )
 
 
@@ -367,4 +390,5 @@ def _is_finished(cell: Cell, bench: Bench, paths: dict[tuple[str, int], Path]) -
     path = paths.get((cell.arm.set_name, cell.seed))
     if cell.arm.role != "baseline" and (path is None or not is_complete(path)):
         return False
-    return bench.store.read_record(prepare(Unit((cell,), path), bench).keys[cell]) is not None
+    key = prepare(Unit((cell,), path), bench).keys[cell]
+    return finished_record(bench.store, key, bench.data) is not None

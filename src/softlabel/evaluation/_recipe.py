@@ -14,7 +14,15 @@ from softlabel.evaluation._label_facts import label_distance
 from softlabel.evaluation._sets import SetOptions, keep_learned, keep_updated, make_family, set_teachers
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
-from softlabel.labels import FixedLabels, HelloConfig, Learning, load_labeler, load_labels, train_labeler
+from softlabel.labels import (
+    FixedLabels,
+    HelloConfig,
+    Learning,
+    check_projector,
+    load_labeler,
+    load_labels,
+    train_labeler,
+)
 from softlabel.models import check_model
 from softlabel.store import Store, load_distilled, read_artifact
 from softlabel.training import (
@@ -209,6 +217,9 @@ def run_recipe(
     for options in recipe.sets:
         check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
         check_images(options.method, data, ipc=options.ipc)
+    for labeler in recipe.labelers:
+        if labeler.hello is not None:
+            check_projector(labeler.hello, data.info)
     given = [(one.name, keep_given(one.path, read_given(one.path, data.info, progress), store)) for one in recipe.given]
 
     def taught(seed: int) -> Path:

@@ -24,6 +24,9 @@ from softlabel.training import Execution, Teacher, load_teacher, load_trajectory
 LEARNED_REVISION = 1
 """Part of the identity of learned labels: raised when a release learns other ones from the same settings."""
 
+UPDATED_REVISION = 1
+"""The same of updated images."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SetOptions:
@@ -203,7 +206,8 @@ def _updated(
 ) -> tuple[DistilledSet, str, Path]:
     """The set that is to be updated, the key of what will be made of it, and its place in the store."""
     images, storage = load_distilled(path), read_artifact(path, "distilled", verify=False).meta["storage"]
-    key = fingerprint("updated images", plain(update), images.digest, storage, labeler.fingerprint, execution.identity)
+    identity = [plain(update), images.digest, storage, labeler.fingerprint, execution.device]
+    key = fingerprint("updated images", UPDATED_REVISION, identity)
     return images, key, store.distilled(f"{data.info.name}-updated-ipc{images.ipc}-s{images.seed}", key)
 
 

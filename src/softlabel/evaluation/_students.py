@@ -136,7 +136,7 @@ def train_students(
     check_classes(distilled, data)
     cells = [PlannedJob(job, distilled, data, seed, execution) for job in jobs]
     plan = stored_plan(stored, [cell.labels for cell in cells], cells[0].protocol, distilled, seed) if cells else None
-    results: list[Record | SoftlabelError | None] = [cell.found(store) for cell in cells]
+    results: list[Record | SoftlabelError | None] = [cell.found(store, data) for cell in cells]
     left = [position for position, result in enumerate(results) if result is None]
     with ExitStack() as context:
         sources: dict[int, LabelSource] = {}
@@ -191,10 +191,19 @@ class PlannedJob:
                          "settings": plain(self.protocol)},
         }  # fmt: skip
 
-    def found(self, store: Store | None) -> Record | None:
+    def found(self, store: Store | None, data: Dataset) -> Record | None:
         # The training is the same; what it is called, and how its images are stored, can differ.
-        record = store.read_record(self.key) if store is not None else None
+        record = finished_record(store, self.key, data) if store is not None else None
         return None if record is None else {**record, **self.facts}
+
+
+def finished_record(store: Store, key: str, data: Dataset) -> Record | None:
+    """The record of that key; None where there is none, or none that was judged on the selection split of `data`."""
+    record = store.read_record(key)
+    if record is None or data.selection is None:
+        return record
+    judged = "selection" in record["accuracy"] and record.get("judged", data.selection.digest) == data.selection.digest
+    return record if judged else None
 
 
 def _replayed(
@@ -262,6 +271,7 @@ def _train(
         if data.selection is not None:
             model = trainees[position].model
             outcome["accuracy"]["selection"] = measure_accuracy(model, data.selection, distilled.info, execution)
+            outcome["judged"] = data.selection.digest
         record = {"key": cell.key, **cell.facts, "seed": seed, "identity": cell.identity, **outcome}
         if store is not None:
             store.write_record(cell.key, record)

@@ -5,11 +5,12 @@ from softlabel.lab._advise import Advice, advise
 from softlabel.lab._answers import answers
 from softlabel.lab._choices import Choice, choices
 from softlabel.lab._classes import HIERARCHIES, Kinship, check_hierarchy, kinship, read_hierarchy
-from softlabel.lab._frontier import Regime, cheapest, frontier
+from softlabel.lab._frontier import FULL_LABELS, Regime, cheapest, frontier
 from softlabel.lab._law import HeldOut, Inside, Law, Prediction, fit_laws, hold_out
 from softlabel.lab._surface import HARD, Line, Size, Surface, front, read_surface
 
 __all__ = [
+    "FULL_LABELS",
     "HARD",
     "HIERARCHIES",
     "Absent",

@@ -14,21 +14,24 @@ class Advice:
 
     Attributes:
         images: per class, with an interval; None when the sizes measured do not hold the answer.
+        measured: the least images per class of a measured cell that reached it.
         reached: whether the accuracy is reached within the sizes measured, if only by fewer images than the least.
     """
 
     line: Line
     images: Prediction | None
     reached: bool
+    measured: int | None = None
 
     @property
     def note(self) -> str:
         """Why there is no number; empty where there is one."""
         if self.images is not None:
             return ""
-        return (
-            f"{self.line.ipcs[0]} or fewer" if self.reached else f"the law stays below with up to {self.line.ipcs[-1]}"
-        )
+        if self.reached:
+            return f"{self.line.ipcs[0]} or fewer"
+        told = f"the law stays below with up to {self.line.ipcs[-1]}"
+        return told if self.measured is None else f"{told}; measured with {self.measured}"
 
 
 def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:
@@ -44,12 +47,15 @@ def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:
         raise ConfigError(f"The accuracy asked for must lie between 0 and 100 %. Got {100 * accuracy:g} %.")
     found = [_answer(law, accuracy) for law in laws]
     if all(answer.images is None for answer in found) and len({answer.reached for answer in found}) == 1:
-        cells = [(size.accuracy, size.ipc, law.line) for law in laws for size in law.line.sizes]
-        worst, best = (f(cells, key=lambda cell: cell[0]) for f in (min, max))
+        ends = [
+            (law.accuracy(ipc).value, ipc, law.line) for law in laws for ipc in (law.line.ipcs[0], law.line.ipcs[-1])
+        ]
+        worst, best = (f(ends, key=lambda end: end[0]) for f in (min, max))
         raise ConfigError(
-            f"{100 * accuracy:g} % lies outside the surface, and it is not extrapolated: measured were "
-            f"{100 * worst[0]:.1f} % ({worst[2].name}, {worst[1]} per class) to {100 * best[0]:.1f} % ({best[2].name}, "
-            f"{best[1]} per class). Ask for an accuracy between, or run softlabel lab scaling with other --ipc."
+            f"{100 * accuracy:g} % lies outside what the fitted laws give within the sizes measured, and nothing is "
+            f"extrapolated: {100 * worst[0]:.2f} % ({worst[2].name}, {worst[1]} per class) to {100 * best[0]:.2f} % "
+            f"({best[2].name}, {best[1]} per class). Ask for an accuracy between, or run softlabel lab scaling with "
+            f"other --ipc."
         )
     return sorted(found, key=_images)
 
@@ -57,7 +63,8 @@ def advise(laws: Sequence[Law], accuracy: float) -> list[Advice]:
 def _answer(law: Law, accuracy: float) -> Advice:
     images = law.images(accuracy)
     reached = images is not None or law.accuracy(law.line.ipcs[0]).value >= accuracy
-    return Advice(line=law.line, images=images, reached=reached)
+    measured = next((size.ipc for size in law.line.sizes if size.accuracy >= accuracy), None)
+    return Advice(line=law.line, images=images, reached=reached, measured=measured)
 
 
 def _images(answer: Advice) -> float:

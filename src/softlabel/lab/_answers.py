@@ -6,7 +6,7 @@ from typing import Any
 
 from softlabel.lab._absent import absent
 from softlabel.lab._choices import choices
-from softlabel.lab._frontier import cheapest, frontier
+from softlabel.lab._frontier import KEPT, cheapest, frontier
 from softlabel.lab._surface import read_surface
 
 SOFT = "soft_ce"
@@ -104,13 +104,21 @@ def _images(meta: Mapping[str, Any]) -> Iterator[str]:
             if entry["against"] == control["name"] and entry["arm"] in arms and entry["difference"]
         ]  # fmt: skip
         if rivals:
-            best = max(rivals, key=lambda entry: entry["difference"]["mean"])
-            better = sum(entry["verdict"] == "better" for entry in rivals)
-            yield (
-                f"Of {len(rivals)} ways to take images, {better or 'none'} {'are' if better > 1 else 'is'} better than "
-                f"{control['set']}; highest: {arms[best['arm']]['set']}, {100 * best['difference']['mean']:+.1f} "
-                f"points, the best of so many."
+            better, worse, same = (
+                [_told(entry, arms) for entry in rivals if entry["verdict"] == verdict] for verdict in VERDICTS
             )
+            yield (
+                f"Beside {control['set']}: better {_listed(better)}; worse {_listed(worse)}; not distinguishable "
+                f"{len(same) or 'none'}."
+            )
+
+
+def _told(entry: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> str:
+    return f"{arms[entry['arm']]['set']} ({100 * entry['difference']['mean']:+.1f} points)"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(parts) or "none"
 
 
 def _absent(meta: Mapping[str, Any]) -> Iterator[str]:
@@ -121,8 +129,9 @@ def _absent(meta: Mapping[str, Any]) -> Iterator[str]:
             for part in ("control", "without_images", "without_entries")
         )
         yield (
-            f"Of a class whose images are missing, students know {_percent(images)} % by the labels of other images "
-            f"({_percent(control)} % with everything); without its entries in these, {_percent(entries)} %."
+            f"Of a class of which they see no image, students get {_percent(images)} % right, by the labels of other "
+            f"images ({_percent(control)} % with everything); where they see its images, and the labels of all others "
+            f"have 0 for it, {_percent(entries)} % (means over {len(rows)} classes)."
         )
 
 
@@ -173,9 +182,14 @@ def _cheapest(meta: Mapping[str, Any]) -> Iterator[str]:
     for one in cheapest(regimes):
         assert one.kept is not None  # or it would not be among the cheapest
         assert one.smaller is not None
+        told = "" if one.kept_low is None or one.kept_high is None else (
+            f" (95 % interval {_percent(one.kept_low)} to {_percent(one.kept_high)})")  # fmt: skip
+        tried = sum((other.set, other.loss) == (one.set, one.loss) and other.kept is not None for other in regimes) - 1
+        who = f" by {one.teacher}" if len({other.teacher for other in regimes} - {"none"}) > 1 else ""
         yield (
-            f"{one.set}, {one.loss}: {one.labels} keeps {_percent(one.kept)} % of the accuracy of full labels at "
-            f"{one.smaller:.0f} times fewer bytes."
+            f"{one.set}, {one.loss}: {one.labels}{who} keeps {_percent(one.kept)} %{told} of the accuracy of full "
+            f"labels at {one.smaller:.0f} times fewer bytes of labels: of {tried} tried, the smallest whose mean keeps "
+            f"{_percent(KEPT)} %."
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FULL = "replay+fp16"
+FULL_LABELS = "replay+fp16"
 """The label spec that others are measured against: every logit of every view, as SRe2L and its followers store them."""
 KEPT = 0.98
 
@@ -14,9 +14,12 @@ class Regime:
     """One arm of a study of bytes. Accuracies in 0..1, means over seeds; bytes are means over seeds too.
 
     Attributes:
-        set, loss, labels: what was trained, as the arm's axes have it.
+        set, loss, labels, teacher: what was trained, as the arm's axes have it.
         images, label_bytes, labeler: bytes of the images, of stored labels, and of models that must be shipped.
-        kept: accuracy over that of full labels on the same set under the same loss; None where these were not tried.
+        public: bytes of public weights that are needed beside these, which no total counts; 0 for none.
+        kept: accuracy over that of full labels on the same set under the same loss; None where these were not tried, or
+            may be no better than guessing.
+        kept_low, kept_high: the same with the ends of the paired difference's 95 % interval; None without one.
         smaller: how many times fewer bytes its labels and labeler have than the full labels; None likewise, and for
             arms without any.
         front: no arm has as few bytes in all and more accuracy, or fewer bytes and as much.
@@ -26,13 +29,17 @@ class Regime:
     set: str
     loss: str
     labels: str
+    teacher: str
     accuracy: float
     low: float | None
     high: float | None
     images: float
     label_bytes: float
     labeler: float
+    public: float
     kept: float | None
+    kept_low: float | None
+    kept_high: float | None
     smaller: float | None
     front: bool
 
@@ -46,8 +53,14 @@ def frontier(meta: Mapping[str, Any]) -> list[Regime]:
     if not any(entry.get("kind") == "bytes" for entry in meta.get("plots") or ()):
         return []
     arms = [arm for arm in meta["arms"] if arm.get("axes") and arm["final"] and not arm.get("failed")]
-    full = {(arm["axes"]["set"], arm["axes"]["loss"]): arm for arm in arms if arm["axes"]["labels"] in (FULL, "replay")}
-    found = [_regime(arm, full.get((arm["axes"]["set"], arm["axes"]["loss"])), arms) for arm in arms]
+    chance = 1 / len(meta["dataset"]["class_names"])
+    full = {
+        (arm["axes"]["set"], arm["axes"]["loss"]): arm
+        for arm in arms
+        if arm["axes"]["labels"] in (FULL_LABELS, "replay")
+    }
+    told = {(entry["arm"], entry["against"]): entry["difference"] for entry in meta["comparisons"]}
+    found = [_regime(arm, full.get((arm["axes"]["set"], arm["axes"]["loss"])), arms, told, chance) for arm in arms]
     return sorted(found, key=lambda one: (one.total, -one.accuracy))
 
 
@@ -62,21 +75,38 @@ def cheapest(regimes: Sequence[Regime], kept: float = KEPT) -> list[Regime]:
     return list(best.values())
 
 
-def _regime(arm: Mapping[str, Any], full: Mapping[str, Any] | None, arms: Sequence[Mapping[str, Any]]) -> Regime:
+def _regime(
+    arm: Mapping[str, Any],
+    full: Mapping[str, Any] | None,
+    arms: Sequence[Mapping[str, Any]],
+    told: Mapping[tuple[str, str], Mapping[str, Any] | None],
+    chance: float,
+) -> Regime:
     axes, final, own = arm["axes"], arm["final"], arm["bytes"]
     spent = own["labels"] + own["labeler"]
+    sure = full is not None and (full["final"]["low"] or full["final"]["mean"]) > chance
+    whole = full["final"]["mean"] if full is not None and sure else None
+    apart = told.get((arm["name"], full["name"])) if full is not None else None
+    low, high = (
+        None if whole is None or apart is None or apart[end] is None else (whole + apart[end]) / whole
+        for end in ("low", "high")
+    )
     return Regime(
         name=arm["name"],
         set=axes["set"],
         loss=axes["loss"],
         labels=axes["labels"],
+        teacher=axes["teacher"],
         accuracy=final["mean"],
         low=final["low"],
         high=final["high"],
         images=own["images"],
         label_bytes=own["labels"],
         labeler=own["labeler"],
-        kept=final["mean"] / full["final"]["mean"] if full and full["final"]["mean"] else None,
+        public=own.get("public", 0),
+        kept=final["mean"] / whole if whole else None,
+        kept_low=low,
+        kept_high=high,
         smaller=(full["bytes"]["labels"] + full["bytes"]["labeler"]) / spent if full and spent else None,
         front=not any(_beats(other, arm) for other in arms),
     )

@@ -12,7 +12,7 @@ it. Hard labels are a line of their own. The paper has no formula: this one is o
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +25,11 @@ LEAST_SIZES = 4
 """A line with fewer sizes fixes A and B, and says nothing of its law."""
 
 BETAS = (0.02, 4.0)
-ABOVE_CHANCE = 3
-"""A line's A and B are told by as many sizes at least; the others may lie where students guess."""
-SHARED_NOISE = 0.5
-"""How much of the noise's variance lines of one expert are taken to share at a size: between none and all of it."""
+ABOVE_CHANCE = LEAST_SIZES
+"""A line's law and its noise are told by as many sizes at least; the others may lie where students guess."""
+LEAST_SHARED = 0.5
+"""How much of the noise's variance lines of one expert are taken to share at a size, at least: few sizes tell little of
+it, and these lines share images and initialisations."""
 DRAWS = 400
 LOOKED_AT, LOOKS = 40, 4
 """Betas that are looked at together, and how often: each time between the two neighbours of the best."""
@@ -112,12 +113,15 @@ class HeldOut:
     Attributes:
         law: of the law, refitted without the size.
         neighbour: of the naive forecast: the accuracy of the same line's next size, on a logarithmic scale.
+        straight: of a straight line over the logarithm: between the two sizes beside, and beyond the last two at the
+            ends.
         cells: how many were foretold.
         inside: the same for the cells between others alone, where nobody has to extrapolate.
     """
 
     law: float
     neighbour: float
+    straight: float
     cells: int
     inside: "Inside"
 
@@ -162,31 +166,24 @@ def hold_out(surface: Surface) -> HeldOut | None:
 
     Only lines with one size more than `LEAST_SIZES` take part.
     """
-    errors: list[tuple[float, float, float | None]] = []
+    errors: list[tuple[float, float, float]] = []
+    inside: list[tuple[float, float, float]] = []
     for family in _families(surface):
         lines = [line for line in family if len(line.sizes) > LEAST_SIZES]
         for ipc in sorted({ipc for line in lines for ipc in line.ipcs}):
             left = [_without(line, ipc) for line in lines]
             for line, rest, (a, b, beta) in zip(lines, left, _shared(left, 1 / surface.classes), strict=True):
-                for size in (size for size in line.sizes if size.ipc == ipc):
+                for truth in (size.accuracy for size in line.sizes if size.ipc == ipc):
                     law = max(1 / surface.classes, a - b * ipc**-beta)
-                    between = _interpolated(rest, ipc)
-                    straight = None if between is None else between - size.accuracy
-                    errors.append((law - size.accuracy, _neighbour(rest, ipc) - size.accuracy, straight))
+                    errors.append((law - truth, _neighbour(rest, ipc) - truth, _straight(rest, ipc) - truth))
+                    if rest.ipcs[0] < ipc < rest.ipcs[-1]:
+                        inside.append(errors[-1])
     if not errors:
         return None
-    inner = [(law, near, straight) for law, near, straight in errors if straight is not None]
-    return HeldOut(
-        law=_rms([law for law, _, _ in errors]),
-        neighbour=_rms([near for _, near, _ in errors]),
-        cells=len(errors),
-        inside=Inside(
-            law=_rms([law for law, _, _ in inner]),
-            neighbour=_rms([near for _, near, _ in inner]),
-            straight=_rms([straight for _, _, straight in inner]),
-            cells=len(inner),
-        ),
-    )
+    law, neighbour, straight = _rms_of(errors)
+    inner = _rms_of(inside)
+    between = Inside(law=inner[0], neighbour=inner[1], straight=inner[2], cells=len(inside))
+    return HeldOut(law=law, neighbour=neighbour, straight=straight, cells=len(errors), inside=between)
 
 
 def _families(surface: Surface) -> Iterator[list[Line]]:
@@ -199,46 +196,70 @@ def _families(surface: Surface) -> Iterator[list[Line]]:
 
 def _fitted(lines: Sequence[Line], chance: float, random: np.random.Generator) -> list[Law]:
     found = _shared(lines, chance)
-    residuals = [
-        size.accuracy - max(chance, a - b * size.ipc**-beta)
-        for line, (a, b, beta) in zip(lines, found, strict=True)
-        for size in line.sizes
-    ]
-    free = max(1, len(residuals) - 2 * len(lines) - 1)
-    error = math.sqrt(math.fsum(r * r for r in residuals) / free)
-    # A standard deviation known from few residuals is itself uncertain: as Student's t has it, by a chi-squared draw.
-    scatter = error * np.sqrt(free / random.chisquare(free, DRAWS))
-    drawn = np.array([_shared(_redrawn(lines, found, float(noise), chance, random), chance) for noise in scatter])
+    left = _residuals(lines, found, chance)
+    cells, sizes = sum(map(len, left)), len({ipc for row in left for ipc in row})
+    shared = _shared_part(left)
+    # Noise of its own leaves every line all but its A, B and a part of beta. Of noise that all lines share beta takes a
+    # part of each line's, and what is left says the same thing once per line: it tells of the noise as few numbers do.
+    own, common = max(1, cells - 2 * len(lines) - 1), max(1, sizes - 3)
+    squares = math.fsum(r * r for row in left for r in row.values())
+    error = math.sqrt(squares / ((1 - shared) * own + shared * len(lines) * common))
+    # A standard deviation known from few numbers is itself uncertain: as Student's t has it, by a chi-squared draw.
+    known = (1 - shared) * own + shared * common
+    scatter = error * np.sqrt(known / random.chisquare(known, DRAWS))
+    drawn = np.array(
+        [_shared(_redrawn(lines, found, float(noise), shared, chance, random), chance) for noise in scatter]
+    )
     return [
         Law(line=line, asymptote=a, missing=b, beta=beta, chance=chance, error=error, draws=drawn[:, position])
         for position, (line, (a, b, beta)) in enumerate(zip(lines, found, strict=True))
     ]
 
 
+def _residuals(
+    lines: Sequence[Line], found: Sequence[tuple[float, float, float]], chance: float
+) -> list[dict[int, float]]:
+    """Per line what the law leaves, by size, where it lies above chance: guessing scatters less than knowing."""
+    return [
+        {size.ipc: size.accuracy - (a - b * size.ipc**-beta) for size in line.sizes if a - b * size.ipc**-beta > chance}
+        for line, (a, b, beta) in zip(lines, found, strict=True)
+    ]
+
+
+def _shared_part(left: Sequence[Mapping[int, float]]) -> float:
+    """The share of the noise's variance that lines have in common at a size: the intraclass correlation of what the law
+    leaves (one-way analysis of variance), between `LEAST_SHARED` and 1; of one line alone, `LEAST_SHARED`."""
+    common = [ipc for ipc in left[0] if all(ipc in row for row in left)]
+    if len(left) < 2 or len(common) < 2:
+        return LEAST_SHARED
+    table = np.array([[row[ipc] for ipc in common] for row in left])
+    between = len(left) * float(np.square(table.mean(axis=0)).sum()) / max(1, len(common) - 1)
+    within = float(np.square(table - table.mean(axis=0)).sum()) / (len(common) * (len(left) - 1))
+    whole = between + (len(left) - 1) * within
+    return min(1.0, max(LEAST_SHARED, (between - within) / whole)) if whole > 0 else LEAST_SHARED
+
+
 def _redrawn(
     lines: Sequence[Line],
     found: Sequence[tuple[float, float, float]],
     error: float,
+    shared: float,
     chance: float,
     random: np.random.Generator,
 ) -> list[Line]:
     """The law's own lines with noise: what it leaves unexplained, or what the seeds scatter, whichever is larger.
 
-    `SHARED_NOISE` of its variance is the same for all lines at a size, which share images and initialisations there.
+    `shared` of its variance is the same for all lines at a size, which share images and initialisations there.
     """
     common = {ipc: float(random.normal()) for ipc in sorted({ipc for line in lines for ipc in line.ipcs})}
 
     def drawn(size: Size, law: float) -> float:
-        noise = math.sqrt(SHARED_NOISE) * common[size.ipc] + math.sqrt(1 - SHARED_NOISE) * float(random.normal())
-        return law + noise * max(error, _standard_error(size))
+        noise = math.sqrt(shared) * common[size.ipc] + math.sqrt(1 - shared) * float(random.normal())
+        scale = max(error, _standard_error(size)) if law > chance else _standard_error(size)
+        return max(chance, law) + noise * scale
 
     return [
-        replace(
-            line,
-            sizes=tuple(
-                replace(size, accuracy=drawn(size, max(chance, a - b * size.ipc**-beta))) for size in line.sizes
-            ),
-        )
+        replace(line, sizes=tuple(replace(size, accuracy=drawn(size, a - b * size.ipc**-beta)) for size in line.sizes))
         for line, (a, b, beta) in zip(lines, found, strict=True)
     ]
 
@@ -309,13 +330,11 @@ def _without(line: Line, ipc: int) -> Line:
     return replace(line, sizes=tuple(size for size in line.sizes if size.ipc != ipc))
 
 
-def _interpolated(line: Line, ipc: int) -> float | None:
-    """Straight between the sizes beside, over the logarithm; None where one side has none."""
+def _straight(line: Line, ipc: int) -> float:
+    """Straight over the logarithm: between the sizes beside, or on through the two nearest where one side has none."""
     below = [size for size in line.sizes if size.ipc < ipc]
     above = [size for size in line.sizes if size.ipc > ipc]
-    if not below or not above:
-        return None
-    one, other = below[-1], above[0]
+    one, other = (below[-1], above[0]) if below and above else (above or below[-2:])[:2]
     share = math.log(ipc / one.ipc) / math.log(other.ipc / one.ipc)
     return one.accuracy + share * (other.accuracy - one.accuracy)
 
@@ -325,5 +344,10 @@ def _neighbour(line: Line, ipc: int) -> float:
     return min(line.sizes, key=lambda size: (round(abs(math.log(size.ipc / ipc)), 9), size.ipc)).accuracy
 
 
-def _rms(values: Sequence[float]) -> float:
-    return math.sqrt(math.fsum(value * value for value in values) / len(values)) if values else math.nan
+def _rms_of(errors: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """The root mean square of each of three columns."""
+    count = len(errors)
+    law, neighbour, straight = (
+        math.sqrt(math.fsum(error[i] ** 2 for error in errors) / count) if count else math.nan for i in range(3)
+    )
+    return law, neighbour, straight

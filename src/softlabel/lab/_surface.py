@@ -75,9 +75,21 @@ class Surface:
 def read_surface(meta: Mapping[str, Any], where: str) -> Surface:
     """The surface of a study's manifest: its plot of the kind `surface` says what its arms stand for.
 
+    Cells of which a seed failed are left out: what remains of them is the luckier half.
+
     Raises:
-        StoreError: the study at `where` has no surface, or no finished cell of one.
+        StoreError: the study at `where` has no surface, no finished cell of one, or a manifest that is damaged.
     """
+    try:
+        return _read(meta, where)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"The manifest of the study at {where} does not hold what a scaling study has ({error!r}). Make it again "
+            f"with softlabel lab scaling: what is finished is found."
+        ) from error
+
+
+def _read(meta: Mapping[str, Any], where: str) -> Surface:
     plot = next((entry for entry in meta.get("plots") or () if entry.get("kind") == "surface"), None)
     if plot is None:
         raise StoreError(
@@ -87,9 +99,11 @@ def read_surface(meta: Mapping[str, Any], where: str) -> Surface:
     cells: dict[tuple[int | None, int], dict[int, Size]] = {}
     for arm in meta["arms"]:
         place = _place(arm, plot)
-        if place is not None and arm["final"]:
+        if place is not None and arm["final"] and not arm.get("failed"):
             epoch, kept, ipc = place
             final = arm["final"]
+            if ipc < 1 or not 0 <= final["mean"] <= 1:
+                raise ValueError(f"an accuracy of {final['mean']} at {ipc} images per class")
             size = Size(ipc=ipc, accuracy=final["mean"], std=final["std"], seeds=final["n"])
             cells.setdefault((epoch, kept), {})[ipc] = size
     if not cells:

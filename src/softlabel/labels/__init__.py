@@ -13,6 +13,7 @@ from softlabel.labels._edits import (
 from softlabel.labels._files import load_labels, save_labels
 from softlabel.labels._hello import (
     HelloConfig,
+    check_projector,
     labeler_features,
     labeler_path,
     labeler_step_seconds,
@@ -59,6 +60,7 @@ __all__ = [
     "SmallClipConfig",
     "StoredLabels",
     "WrappedLabels",
+    "check_projector",
     "coded_labels",
     "edited_labels",
     "entropy",

@@ -157,6 +157,15 @@ def train_labeler(
     return path
 
 
+def check_projector(config: HelloConfig, info: DatasetInfo) -> None:
+    """Build the untrained projector once: whatever it lacks is told before teachers are trained for it.
+
+    Raises:
+        ConfigError, MissingExtraError: as `train_labeler`.
+    """
+    _projector(load_backbone(config.backbone, config.size or None), info, config)
+
+
 def labeler_path(
     data: Dataset,
     teachers: Sequence[Teacher],

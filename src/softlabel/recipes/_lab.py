@@ -7,9 +7,10 @@ cross-entropy. The full settings are made for two CPU cores: fewer epochs than t
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
-from softlabel.core import ConfigError, UnknownNameError
+from softlabel.core import ConfigError, UnknownNameError, count_of
 from softlabel.evaluation import (
     Comparison,
     DataOptions,
@@ -20,13 +21,13 @@ from softlabel.evaluation import (
     TeacherOptions,
     find_protocol,
 )
+from softlabel.lab import FULL_LABELS
 from softlabel.labels import LabelSpec, Learning
-from softlabel.recipes._lab_bytes import in_jpeg, kept_arms, regimes, small
+from softlabel.recipes._lab_bytes import check_pools, in_jpeg, kept_arms, left_out, regimes, small
 from softlabel.recipes._lab_hello import FULL, hello_labelers, patches
-from softlabel.recipes._lab_setting import EARLY, LabSetting
+from softlabel.recipes._lab_setting import EARLY, PROTOCOL, LabSetting
 from softlabel.training import EXPERT_PROTOCOL
 
-STUDENT_EPOCHS, QUICK_STUDENT_EPOCHS = 300, 40
 _DATA = DataOptions(spec="cifar10", selection=0.1)
 
 
@@ -91,7 +92,7 @@ def ensembles(setting: LabSetting) -> Recipe:
     sizes = (1, 2) if setting.quick else (1, 2, 3)
     stops = setting.stops or tuple(dict.fromkeys((setting.early, setting.length)))
     labelers = tuple(
-        Labeler(name=f"{size} to epoch {epoch}", epoch=epoch, seeds=tuple(range(size)))
+        Labeler(name=_experts(size, epoch), epoch=epoch, seeds=tuple(range(size)))
         for epoch in stops for size in sizes
     )  # fmt: skip
     return _study(
@@ -102,6 +103,9 @@ def ensembles(setting: LabSetting) -> Recipe:
         ipcs=setting.ipcs((10,), (1, 10)),
         losses=("soft_ce",),
         labelers=labelers,
+        pairs=tuple(
+            ("teacher", _experts(size, epoch), _experts(1, epoch)) for epoch in stops for size in sizes if size > 1
+        ),
         plots=({"kind": "bars", "title": "Experts", "group": "set", "bar": "teacher"},),
     )
 
@@ -244,13 +248,14 @@ def scaling(setting: LabSetting) -> Recipe:
 
 def bytes_(setting: LabSetting) -> Recipe:
     """What accuracy the bytes of stored labels buy, however they are stored, and those of a teacher shipped instead."""
-    stop = setting.stops[0] if setting.stops else setting.length
-    usual = regimes(setting.classes, QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
+    stop = setting.latest
+    usual = regimes(setting.classes, setting.student_epochs)
     specs = usual if setting.labels is None else tuple(LabelSpec.parse(spec).spec for spec in setting.labels)
     losses = setting.losses or ("ce", "soft_ce", "gift")
     ipcs = setting.ipcs((10,), (10, 50))
     whole = tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in ipcs)
-    lossy = () if setting.quick or not small(specs) else tuple(in_jpeg(options) for options in whole)
+    check_pools(specs, setting.student_epochs)
+    lossy = () if setting.quick or not small(specs, losses) else tuple(in_jpeg(options) for options in whole)
     return _study(
         "lab-bytes",
         "accuracy over bytes: codecs, fewer labels, one label per image, the teacher itself, and JPEG images",
@@ -261,6 +266,8 @@ def bytes_(setting: LabSetting) -> Recipe:
         labels=specs,
         epochs=(stop,),
         keep=kept_arms(specs, losses, [options.name for options in whole], [options.name for options in lossy]),
+        notes=tuple(left_out(specs, losses)),
+        pairs=tuple(("labels", spec, FULL_LABELS) for spec in specs if spec != FULL_LABELS),
         plots=({"kind": "bytes"},),
     )
 
@@ -272,12 +279,11 @@ def hello(setting: LabSetting) -> Recipe:
     whole = tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in setting.ipcs((10,), (10,)))
     small = () if setting.quick else tuple(patches(options.ipc, last) for options in whole)
     random = {"set": [options.name for options in whole]}
-    students = find_protocol("gift", epochs=QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS)
     study = _study(
         "lab-hello",
         "HeLlO's labelers beside the teachers that they replace, part by part",
         "What a labeler of few bytes is worth",
-        setting,
+        replace(setting, protocol=setting.protocol or "gift"),
         sets=(*whole, *(options for options, _ in small)),
         losses=("ce", "mse_ce", "gift"),
         labels=(full, "online"),
@@ -288,11 +294,11 @@ def hello(setting: LabSetting) -> Recipe:
             {"labels": ("online",), **random},
             {"labels": ("online",), "teacher": (last,)},  # patches, before and after their update
         ),
+        pairs=tuple(("teacher", later.name, earlier.name) for earlier, later in pairwise(labelers[1:])),
         plots=({"kind": "bytes"}, {"kind": "bars", "title": "Labelers", "group": "teacher", "bar": "loss",
                                    "where": {"labels": ["online", "hard"]}}),
     )  # fmt: skip
-    updated = tuple(changed for _, changed in small)
-    return replace(study, updated=updated, comparison=replace(study.comparison, protocol=students))
+    return replace(study, updated=tuple(changed for _, changed in small))
 
 
 LAB: dict[str, Callable[[LabSetting], Recipe]] = {
@@ -345,7 +351,7 @@ def _study(
 ) -> Recipe:
     """A study on random images unless `sets` are given; `epochs` of the expert label, unless `labelers` are given."""
     chosen = labelers or tuple(Labeler(name=_name(epoch), epoch=epoch) for epoch in epochs)
-    length = QUICK_STUDENT_EPOCHS if setting.quick else STUDENT_EPOCHS
+    length = setting.student_epochs
     return Recipe(
         name=f"{name}-quick" if setting.quick else name,
         summary=summary,
@@ -355,7 +361,7 @@ def _study(
         comparison=Comparison(
             name=f"{name}-quick" if setting.quick else name,
             title=title,
-            protocol=find_protocol(setting.protocol, epochs=length),
+            protocol=find_protocol(setting.protocol or PROTOCOL, epochs=length),
             students=(setting.arch,),
             losses=losses,
             labels=labels,
@@ -367,6 +373,10 @@ def _study(
         labelers=chosen,
         learned=learned,
     )
+
+
+def _experts(size: int, epoch: int) -> str:
+    return f"{count_of(size, 'expert')} of epoch {epoch}"
 
 
 def _random(ipc: int) -> str:

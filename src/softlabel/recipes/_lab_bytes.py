@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from softlabel.core import ConfigError
 from softlabel.evaluation import SetOptions
 from softlabel.labels import LabelSpec
 from softlabel.losses import Loss
@@ -15,7 +16,7 @@ JPEG = "jpeg-75"
 
 def regimes(classes: int, epochs: int) -> tuple[str, ...]:
     """Label specs from the dearest to the cheapest, for labels of so many classes and a training of so many epochs."""
-    few, some = (max(1, round(epochs / pool)) for pool in POOLS)
+    pools = [pool for pool in dict.fromkeys(max(1, round(epochs / pool)) for pool in POOLS) if pool < epochs]
     tops = [k for k in (2, 5, 20) if 2 * k <= classes]
     specs = [
         *("online", "replay", "replay+int8", "replay+int4"),
@@ -24,10 +25,10 @@ def regimes(classes: int, epochs: int) -> tuple[str, ...]:
         f"replay+lowrank:rank={max(1, classes // 4)}+int8",
         *("replay+distances" for _ in range(classes > 2)),
         "replay+vq:parts=2",
-        *(f"replay:epochs={pool}" for pool in dict.fromkeys((few, some))),
-        *(f"replay:epochs={pool}+int4" for pool in dict.fromkeys((few, some))),
-        *(f"replay:epochs={few}+topk:k=2" for _ in tops[:1]),
-        f"replay:epochs={few}+vq:parts=2",
+        *(f"replay:epochs={pool}" for pool in pools),
+        *(f"replay:epochs={pool}+int4" for pool in pools),
+        *(f"replay:epochs={pool}+topk:k=2" for pool in pools[:1] if tops),
+        *(f"replay:epochs={pool}+vq:parts=2" for pool in pools[:1]),
         *("fixed", "fixed+int8"),
         *("fixed+topk:k=2" for _ in tops[:1]),
     ]
@@ -45,21 +46,49 @@ def kept_arms(
     """Which arms there are, as `Comparison.keep` has it.
 
     A loss is tried with the labels that it can use (GIFT needs every logit); labels that none can use are kept with
-    all, for the comparison to refuse. On JPEG images one loss is tried, with the cheap labels alone: where labels weigh
-    more than the images, how these are stored does not matter.
+    all, for the comparison to refuse. On JPEG images the cheap labels alone are tried, each with the first loss that
+    can use them: where labels weigh more than the images, how these are stored does not matter.
     """
     soft = [loss for loss in losses if Loss.parse(loss).needs_teacher]
-    used = {loss: [spec for spec in specs if _fits(Loss.parse(loss), spec)] for loss in soft}
-    nobody = [spec for spec in specs if not any(spec in some for some in used.values())]
-    found = [{"set": whole, "loss": (loss,), "labels": ("hard", *used.get(loss, ()), *nobody)} for loss in losses]
-    return (*found, {"set": lossy, "loss": soft[:1], "labels": small(specs)})
+    nobody = [spec for spec in specs if not any(fits(loss, spec) for loss in soft)]
+    found: list[Mapping[str, Sequence[str]]] = [
+        {"set": whole, "loss": (loss,), "labels": ("hard", *nobody, *(spec for spec in specs if fits(loss, spec)))}
+        for loss in losses
+    ]
+    for spec in small(specs, losses):
+        first = next(loss for loss in soft if fits(loss, spec))
+        found.append({"set": lossy, "loss": (first,), "labels": (spec,)})
+    return tuple(found)
 
 
-def small(specs: Sequence[str]) -> list[str]:
+def small(specs: Sequence[str], losses: Sequence[str]) -> list[str]:
     """Label specs of so few bytes that those of the images count beside them: one label per image, and small pools."""
-    return [spec for spec in specs if spec == "fixed" or (LabelSpec.parse(spec).epochs and spec.endswith("int4"))]
+    soft = [loss for loss in losses if Loss.parse(loss).needs_teacher]
+    cheap = [spec for spec in specs if spec == "fixed" or (LabelSpec.parse(spec).epochs and spec.endswith("int4"))]
+    return [spec for spec in cheap if any(fits(loss, spec) for loss in soft)]
 
 
-def _fits(loss: Loss, spec: str) -> bool:
-    space = LabelSpec.parse(spec).space("logits")
-    return space == "logits" or not (loss.compares_logits or (loss.needs_logits and space == "probabilities"))
+def left_out(specs: Sequence[str], losses: Sequence[str]) -> list[str]:
+    """Which labels a loss is not tried with, in words."""
+    found = []
+    for loss in (loss for loss in losses if Loss.parse(loss).needs_teacher):
+        unfit = [spec for spec in specs if not fits(loss, spec)]
+        if unfit:
+            found.append(f"{loss} is not tried with {', '.join(unfit)}: these do not keep the logits that it compares.")
+    return found
+
+
+def fits(loss: str, spec: str) -> bool:
+    """Whether a loss can use such labels."""
+    parsed, space = Loss.parse(loss), LabelSpec.parse(spec).space("logits")
+    return space == "logits" or not (parsed.compares_logits or (parsed.needs_logits and space == "probabilities"))
+
+
+def check_pools(specs: Sequence[str], epochs: int) -> None:
+    """Raise ConfigError for a pool of labels that no training of so many epochs is longer than."""
+    for spec in specs:
+        if LabelSpec.parse(spec).epochs >= epochs:
+            raise ConfigError(
+                f"The labels {spec!r} are a pool that is no shorter than the training of {epochs} epochs. Ask for "
+                f"fewer, or leave epochs= out."
+            )

@@ -19,7 +19,7 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...]) -> tuple[Labeler,
     found = [
         Labeler(name=FULL, stops=weak),
         Labeler(name="probe", stops=weak[-1:], hello=HelloConfig(**probe)),
-        Labeler(name="+ weak teachers", stops=weak, hello=HelloConfig(**probe)),
+        *(Labeler(name="+ weak teachers", stops=weak, hello=HelloConfig(**probe)) for _ in weak[1:2]),
         Labeler(name="+ low-rank updates", stops=weak, hello=HelloConfig(**adapted)),
     ]
     if config.text and config.backbone.startswith("clip:"):

@@ -10,6 +10,7 @@ from softlabel.labels import HelloConfig
 ARCH = "convnet-3:norm=instance,width=64"  # half the usual width: made for CPUs, as the epochs are
 EXPERT_EPOCHS, QUICK_EXPERT_EPOCHS = 24, 3
 PROTOCOL = "no-distillation-adamw"
+STUDENT_EPOCHS, QUICK_STUDENT_EPOCHS = 300, 40
 EARLY = 1 / 3  # of the experts' epochs: where studies of one expert stop it
 
 
@@ -25,7 +26,8 @@ class LabSetting:
         stops: epochs of the trajectory that label, where a study follows it, and the first of them where it takes one
             expert; None is the study's.
         ipc: images per class; None is the study's.
-        protocol: how students are trained.
+        epochs: of the students; None is the study's.
+        protocol: how students are trained; None is the study's.
         groups: the group of every class, where a hierarchy is known.
         backbone: of labelers, for the study of these; None is its own.
         backbone_size: pixels per side that it is given; None is the study's.
@@ -40,7 +42,8 @@ class LabSetting:
     expert_epochs: int | None = None
     stops: tuple[int, ...] | None = None
     ipc: tuple[int, ...] | None = None
-    protocol: str = PROTOCOL
+    epochs: int | None = None
+    protocol: str | None = None
     groups: Mapping[str, str] | None = None
     backbone: str | None = None
     backbone_size: int | None = None
@@ -64,6 +67,12 @@ class LabSetting:
             )
 
     @property
+    def student_epochs(self) -> int:
+        """Epochs of the students."""
+        usual = QUICK_STUDENT_EPOCHS if self.quick else STUDENT_EPOCHS
+        return usual if self.epochs is None else self.epochs
+
+    @property
     def length(self) -> int:
         """Epochs of the experts' trajectories."""
         usual = QUICK_EXPERT_EPOCHS if self.quick else EXPERT_EPOCHS
@@ -77,9 +86,17 @@ class LabSetting:
         return self.stops[0] if self.stops else max(1, round(EARLY * self.length))
 
     @property
+    def latest(self) -> int:
+        """The epoch of a study's one expert that is trained to its end."""
+        if self.stops and len(self.stops) > 1:
+            raise ConfigError("This study takes one expert. Give --stops one epoch.")
+        return self.stops[0] if self.stops else self.length
+
+    @property
     def weak(self) -> tuple[int, ...]:
         """Epochs of weak teachers: three over the last half of the trajectory."""
-        return self.stops or tuple(dict.fromkeys(max(1, round(self.length * share)) for share in (0.5, 0.75, 1.0)))
+        usual = tuple(dict.fromkeys(max(1, round(self.length * share)) for share in (0.5, 0.75, 1.0)))
+        return usual if self.stops is None else tuple(sorted(self.stops))
 
     @property
     def hello(self) -> HelloConfig:

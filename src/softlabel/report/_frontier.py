@@ -29,6 +29,7 @@ class RegimeRow:
 
     set: str
     labels: str
+    teacher: str
     loss: str
     accuracy: str
     interval: str
@@ -38,6 +39,7 @@ class RegimeRow:
     label_bytes: int
     labeler: int
     total: int
+    public: int
     front: bool
 
 
@@ -47,6 +49,7 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
         RegimeRow(
             set=one.set,
             labels=one.labels,
+            teacher="" if one.teacher == "none" else one.teacher,
             loss=one.loss,
             accuracy=percent(one.accuracy),
             interval=NO_VALUE if one.low is None or one.high is None else f"{percent(one.low)} to {percent(one.high)}",
@@ -56,6 +59,7 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
             label_bytes=round(one.label_bytes),
             labeler=round(one.labeler),
             total=round(one.total),
+            public=round(one.public),
             front=one.front,
         )
         for one in regimes
@@ -111,12 +115,15 @@ def _dot(one: Regime, symbol: str) -> dict[str, Any]:
         },
         "hoverinfo": "text",
         "hovertext": [
-            f"<b>{escape(one.labels)}</b>, {escape(one.loss)}<br>{escape(one.set)}<br>{percent(one.accuracy)} %, "
+            f"<b>{escape(one.labels)}</b> of {escape(one.teacher)}, {escape(one.loss)}<br>{escape(one.set)}<br>"
+            f"{percent(one.accuracy)} %, "
             f"{human_bytes(round(one.total))}, of which labels {human_bytes(round(one.label_bytes))}"
         ],
     }
 
 
 def _kind(one: Regime) -> str:
+    if one.public:
+        return "hello"
     kind = one.labels.partition("+")[0].partition(":")[0]
     return kind if kind in _COLOURS else "fixed"

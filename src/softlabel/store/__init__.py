@@ -15,7 +15,7 @@ from softlabel.store._artifact import (
 )
 from softlabel.store._checkpoint import FileCheckpoint
 from softlabel.store._files import disk_errors, read_tensors, sha256, tensor_bytes, write_bytes
-from softlabel.store._images import check_storage, decode_image, encode_image, image_file_bytes
+from softlabel.store._images import LOSSLESS, check_storage, decode_image, encode_image, image_file_bytes
 from softlabel.store._sets import load_distilled, save_distilled
 from softlabel.store._store import DEFAULT_STORE, Store
 from softlabel.store._table import new_table
@@ -23,6 +23,7 @@ from softlabel.store._table import new_table
 __all__ = [
     "ASIDE",
     "DEFAULT_STORE",
+    "LOSSLESS",
     "MANIFEST",
     "SCHEMA",
     "Artifact",
