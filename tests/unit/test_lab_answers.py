@@ -36,7 +36,8 @@ def test_a_choice_is_told_with_what_looked_best() -> None:
     assert answers(made) == [
         "IPC 1: epoch 1 is chosen on the selection split and reaches 40.0 %; on the test split epoch 4 looks best, "
         "with 45.0 %.",
-        "IPC 9: epoch 4 is chosen on the selection split and reaches 20.0 %, the best on the test split too.",
+        "IPC 9: epoch 4 is chosen on the selection split and reaches 20.0 %, the best on the test split too. No later "
+        "one than epoch 4 was tried.",
     ]
 
 
@@ -136,3 +137,45 @@ def test_what_learned_labels_are_worth() -> None:
         "8; worse). They resemble those of epoch 1 most (distance 0.31 of 1)."
     ]
     assert answers(study(*arms, verdicts=verdicts[1:], label_distances=distances)) == []  # hard labels failed
+
+
+def test_one_candidate_is_no_choice() -> None:
+    assert answers(study(arm("A", "fixed", 0.4, selection={"mean": 0.3}), choosing=True)) == []
+
+
+def test_whether_a_temperature_mends_an_old_expert() -> None:
+    def one(epoch: int, temperature: str, mean: float) -> dict[str, Any]:
+        labels = f"fixed+temper:temperature={temperature}"
+        return arm("A", labels, mean, axes={"teacher": f"epoch {epoch}"}, name=f"{epoch} {temperature}")
+
+    made = study(one(8, "1", 0.45), one(8, "2", 0.4), one(24, "0.5", 0.3), one(24, "1", 0.35), one(24, "2", 0.4))
+    assert answers(made) == [
+        "A: the labels of epoch 24, the last, reach 35.0 % as they are and 40.0 % at the best of 3 temperatures (2); "
+        "those of epoch 8, the best epoch, 45.0 % as they are."
+    ]
+
+
+def test_what_soft_labels_add_to_hard_ones() -> None:
+    arms = [
+        arm("A", "hard", 0.3, name="A / ce", axes={"loss": "ce", "teacher": "none"}),
+        arm("A", "fixed", 0.4, name="A / fixed / soft_ce"),
+        arm("A", "online", 0.5, name="A / online / soft_ce"),
+        arm("A", "online", 0.5, name="A / online / gift", axes={"loss": "gift"}),
+    ]
+    made = study(*arms, verdicts=(
+        ("A / online / gift", "A / ce", 0.21, "better"), ("A / fixed / soft_ce", "A / ce", 0.1, "better"),
+        ("A / online / soft_ce", "A / ce", 0.2, "better"),
+        ("A / online / soft_ce", "A / fixed / soft_ce", 0.1, "better"),
+    ))  # fmt: skip
+    made["comparisons"][1]["difference"] |= {"low": 0.07, "high": 0.13}
+    assert answers(made) == [
+        "A, against hard labels: one soft label per image +10.0 points (7.0 to 13.0; better), one per view +20.0 "
+        "points (no interval; better)."
+    ]
+
+
+def test_what_more_experts_add() -> None:
+    names = ("1 expert of epoch 8", "3 experts of epoch 8", "1 expert of epoch 24")
+    arms = [arm("A", "fixed", 0.4, name=name, axes={"teacher": name}) for name in names]
+    made = study(*arms, verdicts=((names[1], names[0], 0.02, "better"), (names[2], names[0], 0.01, "better")))
+    assert answers(made) == ["A, epoch 8: 3 experts +2.0 points over one (no interval; better)."]

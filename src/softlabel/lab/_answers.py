@@ -13,6 +13,8 @@ SOFT = "soft_ce"
 VERDICTS = ("better", "worse", "not distinguishable")
 _SWAP = re.compile(r"fixed\+swap:rank=(\d+)")
 _KEEP = re.compile(r"fixed\+keep:top=(\d+)")
+_TEMPER = re.compile(r"fixed\+temper:temperature=([\d.]+)")
+_EXPERTS = re.compile(r"(\d+) experts? of epoch (\d+)")
 _FIRST_RANKS = 3
 
 Arms = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -32,23 +34,89 @@ def answers(meta: Mapping[str, Any]) -> list[str]:
     found = [*_chosen(meta)]
     for set_name in dict.fromkeys(name for name, _ in arms) if whole else ():
         found += [*_swaps(arms, set_name, whole), *_enough(meta, arms, set_name, whole)]
+    found += [*_mended(meta), *_worth(meta), *_ensembles(meta)]
     return [*found, *_images(meta), *_absent(meta), *_learned(meta), *_fewer(meta), *_cheapest(meta)]
 
 
 def _chosen(meta: Mapping[str, Any]) -> Iterator[str]:
-    found = choices(meta)
-    several = [len({place[i] for one in found for place in (one.chosen, one.best)}) > 1 for i in range(2)]
-    several = several if any(several) else [True, False]
+    judged = [arm["axes"] for arm in meta["arms"] if arm.get("selection")] if meta.get("choosing") else []
+    tried = [list(dict.fromkeys(axes[axis] for axes in judged)) for axis in ("teacher", "labels")]
+    several = [len(values) > 1 for values in tried]
+    if not any(several):  # one candidate is no choice
+        return
 
     def said(place: Sequence[str]) -> str:
         return ", ".join(part for part, tell in zip(place, several, strict=True) if tell)
 
-    for one in found:
+    for one in choices(meta):
         told = f"{one.set}: {said(one.chosen)} is chosen on the selection split and reaches {_percent(one.accuracy)} %"
         if one.chosen == one.best:
-            yield f"{told}, the best on the test split too."
+            told += ", the best on the test split too."
         else:
-            yield f"{told}; on the test split {said(one.best)} looks best, with {_percent(one.best_accuracy)} %."
+            told += f"; on the test split {said(one.best)} looks best, with {_percent(one.best_accuracy)} %."
+        if several[0] and one.chosen[0] == tried[0][-1]:
+            told += f" No later one than {one.chosen[0]} was tried."
+        yield told
+
+
+def _mended(meta: Mapping[str, Any]) -> Iterator[str]:
+    """Whether a temperature makes up for an expert that was trained too long."""
+    cells = {
+        (arm["axes"]["set"], arm["axes"]["teacher"], float(match[1])): arm["final"]["mean"]
+        for arm in meta["arms"]
+        if arm["final"]
+        and not arm.get("failed")
+        and (match := _TEMPER.fullmatch((arm.get("axes") or {}).get("labels", "")))
+    }
+    for set_name in dict.fromkeys(name for name, _, _ in cells):
+        plain = {teacher: mean for (name, teacher, t), mean in cells.items() if name == set_name and t == 1}
+        if len(plain) < 2:
+            continue
+        last, best = list(plain)[-1], max(plain, key=lambda teacher: plain[teacher])
+        own = {t: mean for (name, teacher, t), mean in cells.items() if (name, teacher) == (set_name, last)}
+        at = max(own, key=lambda t: own[t])
+        yield (
+            f"{set_name}: the labels of {last}, the last, reach {_percent(plain[last])} % as they are and "
+            f"{_percent(own[at])} % at the best of {len(own)} temperatures ({at:g}); those of {best}, the best epoch, "
+            f"{_percent(plain[best])} % as they are."
+        )
+
+
+def _worth(meta: Mapping[str, Any]) -> Iterator[str]:
+    """What one soft label per image, and one per view, add to hard labels; where a study has both."""
+    arms = {arm["name"]: arm["axes"] for arm in meta["arms"] if arm.get("axes")}
+    if {axes.get("labels") for axes in arms.values()} != {"hard", "fixed", "online"}:
+        return
+    for set_name in dict.fromkeys(axes["set"] for axes in arms.values()):
+        parts = []
+        for labels, told in (("fixed", "one soft label per image"), ("online", "one per view")):
+            for entry in meta["comparisons"]:
+                own, other = arms.get(entry["arm"], {}), arms.get(entry["against"], {})
+                if (own.get("set"), own.get("labels"), own.get("loss")) == (set_name, labels, SOFT) and (
+                    other.get("set"), other.get("labels")) == (set_name, "hard") and entry["difference"]:  # fmt: skip
+                    parts.append(f"{told} {_apart(entry)} ({_interval(entry)}; {entry['verdict']})")
+        if parts:
+            yield f"{set_name}, against hard labels: {', '.join(parts)}."
+
+
+def _ensembles(meta: Mapping[str, Any]) -> Iterator[str]:
+    """What several experts add to one of the same epoch."""
+    arms = {arm["name"]: arm["axes"] for arm in meta["arms"] if arm.get("axes")}
+    for entry in meta["comparisons"]:
+        own, other = arms.get(entry["arm"]), arms.get(entry["against"])
+        if own is None or other is None or not entry["difference"]:
+            continue
+        many, one = (_EXPERTS.fullmatch(axes.get("teacher", "")) for axes in (own, other))
+        if many and one and one[1] == "1" and many[2] == one[2]:
+            yield (
+                f"{own['set']}, epoch {many[2]}: {many[1]} experts {_apart(entry)} over one ({_interval(entry)}; "
+                f"{entry['verdict']})."
+            )
+
+
+def _interval(entry: Mapping[str, Any]) -> str:
+    low, high = entry["difference"].get("low"), entry["difference"].get("high")
+    return "no interval" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _swaps(arms: Arms, set_name: str, whole: str) -> Iterator[str]:
