@@ -212,11 +212,11 @@ def _labels_shown(
     teachers: Teachers,
     execution: Execution,
 ) -> list[dict[str, Any]]:
-    """Top-5 soft labels of one image of some classes, before and after GIFT's refinement."""
-    group = teachers.get(comparison.teachers[-1], ())
-    if not group:
+    """Top-5 soft labels of one image of some classes, before and after GIFT's refinement; none where no arm has it."""
+    group, gift = teachers.get(comparison.teachers[-1], ()), main_loss(comparison)
+    if not group or gift is None:
         return []
-    mix = Loss.parse(main_loss(comparison) or "gift")
+    mix = Loss.parse(gift)
     shown = []
     for paths in sets:
         distilled = loaded[paths.by_seed[0][1]]
