@@ -11,6 +11,9 @@ from softlabel.core import Option, UnknownNameError, format_spec
 from softlabel.data import fetch_dataset, find_datasets
 from softlabel.distill import METHODS
 from softlabel.evaluation import EXECUTORS, PROTOCOLS
+from softlabel.generate import CHOICES, DENOISERS, SAMPLERS
+from softlabel.generate import KINDS as KINDS_OF_AUTOENCODERS
+from softlabel.generate import SCHEDULES as NOISE
 from softlabel.labels import CODECS, EDITS
 from softlabel.losses import LOSSES
 from softlabel.models import BACKBONES, MODELS
@@ -39,6 +42,11 @@ KINDS: dict[str, Callable[[], Iterable[Row]]] = {
     "protocols": lambda: ((name, protocol.source) for name, protocol in PROTOCOLS.items()),
     "backbones": lambda: BACKBONES.items(),
     "models": lambda: MODELS.items(),
+    "autoencoders": lambda: KINDS_OF_AUTOENCODERS.items(),
+    "denoisers": lambda: DENOISERS.items(),
+    "noise": lambda: NOISE.items(),
+    "samplers": lambda: SAMPLERS.items(),
+    "choices": lambda: CHOICES.items(),
     "labels": lambda: REGIMES.items(),
     "codecs": lambda: CODECS.items(),
     "edits": lambda: ((name, _with(edit.summary, edit.options)) for name, edit in EDITS.items()),

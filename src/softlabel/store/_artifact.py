@@ -196,7 +196,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path} cannot be read as JSON ({error}). Move or delete {path.parent}, and make it again.") from error
+        where = f"Move or delete {path.parent}, and make it again."
+        raise StoreError(f"{path} cannot be read as JSON ({error}). {where}") from error
     if not isinstance(data, dict):
         raise StoreError(f"{path} does not hold a JSON object. Delete it and make it again.")
     return data

@@ -1,0 +1,103 @@
+"""softlabel generator, and sets that a generator makes, from the command line."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of diffusers, under numpy 2
+    pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs softlabel[generate]"),
+]
+SMALLEST = (
+    *("--autoencoder", "kl:factor=2,width=8,epochs=1,batch=8", "--denoiser", "dit:width=16,depth=1,heads=2,patch=2"),
+    *("--epochs", "2", "--batch", "8"),
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("generator")
+
+
+@pytest.fixture(scope="module")
+def train(softlabel: Any, made: Any, small: Any, home: Path) -> Any:
+    def run(*words: str | Path) -> Any:
+        return softlabel("generator", "--data", made.data, *SMALLEST, *words, *small, "--store", home)
+
+    return run
+
+
+def test_from_real_images_to_a_trained_student(train: Any, softlabel: Any, made: Any, small: Any, home: Path) -> None:
+    told = train("--teacher", made.teacher, "--json").json
+    assert told["bytes"] > 0
+    assert told["psnr"] > 0
+    here = ("--data", made.data, *small, "--store", home, "--json")
+    spec = f"latent-diffusion:generator={told['generator']},steps=3"
+    words = ("distill", "--method", spec, "--ipc", "2", *here)
+    made_set = softlabel(*words).json
+    assert made_set["provenance"]["generator"] == told["fingerprint"]
+    assert softlabel(*words).json["distilled"] == made_set["distilled"]  # found
+    best = softlabel(
+        "distill", "--method", f"{spec},how=best,candidates=2", "--ipc", "2", "--teacher", made.teacher, *here
+    )
+    assert best.code == 0, best.err
+    weighed = softlabel("distill", "--method", f"{spec},how=prototypes", "--ipc", "2", *here).json
+    assert sum(entry["weight"] for entry in weighed["entries"]) == pytest.approx(len(weighed["entries"]))
+    student = ("--student", "convnet-1:width=4", "--epochs", "1")
+    for distilled in (made_set["distilled"], weighed["distilled"]):
+        record = softlabel(
+            "train", distilled, "--teacher", made.teacher, *student, *small, "--store", home, "--json"
+        ).json
+        assert 0 <= record["accuracy"]["final"] <= 1
+
+
+def test_what_is_printed_and_found_again(train: Any, made: Any) -> None:
+    first, again = train("--teacher", made.teacher), train("--teacher", made.teacher)
+    for words in ("Generator of", "images come back at", "teacher's accuracy", "generator: "):
+        assert words in first.out
+    assert again.out == first.out
+
+
+def test_a_plan_writes_nothing(train: Any, home: Path, files_in: Any) -> None:
+    before = files_in(home)
+    assert set(train("--dry-run", "--json").json) == {"denoiser_steps", "autoencoder_steps"}
+    assert files_in(home) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--denoiser", "gan"), "There is no denoiser named 'gan'"),
+        (("--autoencoder", "ae"), "There is no autoencoder named 'ae'"),
+        (("--autoencoder", "kl:flip=false"), "--flip and the name before the colon"),
+        (("--autoencoder", "kl:factor=16"), "Convert them, e.g. with --image-size"),
+        (("--schedule", "linear"), "There is no noise schedule named 'linear'"),
+        (("--batch", "100000"), "A batch of 100000 is larger than"),
+        (("--drop", "1"), "share of dropped classes"),
+    ],
+)
+def test_mistakes(train: Any, words: tuple[str, ...], message: str) -> None:
+    said = train(*words)
+    assert (said.code, message in said.error) == (2, True), said.err
+
+
+def test_a_method_without_its_generator(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    words = ("distill", "--data", made.data, "--ipc", "1", *small, "--store", tmp_path, "--method")
+    for spec, message in (
+        ("latent-diffusion", "train one with softlabel generator"),
+        (f"latent-diffusion:generator={tmp_path}/none", "There is nothing at"),
+        (f"latent-diffusion:generator={made.teacher}", "Expected an artifact of kind 'generator'"),
+    ):
+        said = softlabel(*words, spec)
+        assert (said.code, message in said.error) == (2, True), said.err
+
+
+def test_a_generator_of_other_data(train: Any, softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    path = train("--json").json["generator"]
+    spec, here = f"latent-diffusion:generator={path}", (*small, "--store", tmp_path)
+    said = softlabel("distill", "--data", "digits", "--ipc", "1", "--method", spec, *here)
+    assert (said.code, "Train one on this data" in said.error) == (2, True), said.err
+    asked = softlabel("distill", "--data", made.data, "--ipc", "1", "--method", f"{spec},how=best", *here)
+    assert (asked.code, "The choice how=best asks a teacher" in asked.error) == (2, True), asked.err
