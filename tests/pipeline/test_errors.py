@@ -108,7 +108,7 @@ CASES: dict[str, Case] = {
     "no-data": (lambda b: TEACH, ["Which data?", "--data", "softlabel ls datasets"]),
     "method": (
         lambda b: ("distill", "--data", b.made.data, "--method", "rdde"),
-        ["no method named 'rdde'", "Did you mean 'rded'", "herding, k-centre, random, rded"],
+        ["no method named 'rdde'", "Did you mean 'rded'", "herding, k-centre, latent-diffusion, random, rded"],
     ),
     "method-option": (
         lambda b: ("distill", "--data", b.made.data, "--method", "rded:tiles=2"),
