@@ -11,7 +11,7 @@ lab epochs --ipc 1 10 50
 lab anatomy --ipc 10
 lab scaling --stops 2 8 24
 lab images
-lab temperatures
+lab temperatures --stops 2 8 24
 lab zero-shot
 lab ensembles
 lab learned
@@ -24,10 +24,10 @@ tiny epochs --stops 5 15 30 60 120 --ipc 1 10
 tiny anatomy --ipc 10
 tiny scaling --stops 15 120 --ipc 1 2 3 5 8
 tiny images
-tiny temperatures
+tiny temperatures --stops 5 30 120
 tiny zero-shot
 tiny ensembles
-tiny learned
+tiny learned --stops 5 15 30 60 120
 
 # The paper's sizes, on a GPU: a ConvNet-3 of width 128, 3000 epochs of students, up to 1000 images per class.
 # softlabel lab epochs --arch convnet-3:norm=instance --expert-epochs 164 --stops 2 4 8 16 32 64 128 164 \

@@ -215,7 +215,16 @@ def images(setting: LabSetting) -> Recipe:
         sets=sets,
         losses=("ce", "soft_ce"),
         epochs=(setting.early,),
-        plots=({"kind": "bars", "title": "Images", "group": "set", "bar": "loss"},),
+        plots=tuple(
+            {
+                "kind": "bars",
+                "title": f"Images, {ipc} per class",
+                "group": "set",
+                "bar": "loss",
+                "where": {"set": [options.name for options in sets if options.ipc == ipc]},
+            }
+            for ipc in ipcs
+        ),
     )
 
 
