@@ -101,3 +101,21 @@ def test_a_generator_of_other_data(train: Any, softlabel: Any, made: Any, small:
     assert (said.code, "Train one on this data" in said.error) == (2, True), said.err
     asked = softlabel("distill", "--data", made.data, "--ipc", "1", "--method", f"{spec},how=best", *here)
     assert (asked.code, "The choice how=best asks a teacher" in asked.error) == (2, True), asked.err
+
+
+def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Path) -> None:
+    path = train("--json").json["generator"]
+    words = ("generate", "--generator", path, "--steps", "2", "--batch", "6", *small, "--store", tmp_path)
+    told = softlabel(*words, "--seconds", "1", "--json").json
+    assert told["ipc"] >= 2
+    assert len(told["entries"]) == 3 * told["ipc"]
+    assert "distilled set: " in softlabel(*words, "--seconds", "1").out
+    for wrong, message in (
+        (("--seconds", "0"), "takes seconds above 0"),
+        (("--seconds", "0.0001"), "too short for one batch"),
+        (("--sampler", "euler"), "does not go with the schedule"),
+        (("--batch", "0"), "batches of 1 or more"),
+        (("--out", told["distilled"]), "nothing is overwritten"),
+    ):
+        said = softlabel(*words, *wrong)
+        assert (said.code, message in said.error) == (2, True), said.err

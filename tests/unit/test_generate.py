@@ -1,5 +1,6 @@
 """Autoencoders, denoisers and images made with them."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from softlabel.generate import (
     build_denoiser,
     choose_images,
     frechet_distance,
+    generate_within,
     load_autoencoder,
     load_generator,
     min_max,
@@ -441,6 +443,61 @@ def test_nudges_make_a_class_s_images_less_alike(made: Generator, tiny_data: Dat
 def test_choices_that_make_no_sense(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Choice(**changes)
+
+
+# --- as many as a time allows
+
+
+class Clock:
+    """A clock by which every batch takes as long as it is told to."""
+
+    def __init__(self, generator: Generator, costs: list[float]) -> None:
+        self.now, self.costs = 0.0, iter(costs)
+        real = generator.images
+
+        def images(*arguments: Any) -> Tensor:
+            self.now += next(self.costs)
+            return real(*arguments)
+
+        object.__setattr__(generator, "images", images)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def within(made: Generator, seconds: float, costs: list[float], batch: int = 6) -> Tensor:
+    generator = copy.copy(made)  # whose own method stands before the class's
+    clock = Clock(generator, costs)
+    sampling = replace(FAST, batch=batch)
+    return generate_within(
+        generator, sampling, seconds, seed=0, execution=CPU, progress=Silent(), clock=clock
+    )  # fmt: skip
+
+
+def test_a_budget_ends_in_time_with_equal_classes(made: Generator) -> None:
+    """The first batch is not counted; of 10 seconds three batches of 3 fit, and the fourth is not begun."""
+    found = within(made, 10, [3, 3, 3, 3])
+    assert len(found) == 16  # 18 images, 4 classes: the last two are left out
+    classes = torch.arange(4).repeat_interleave(4)
+    expected = made.images(classes, torch.arange(4).repeat(4), FAST, CPU, 0)
+    assert int((found.int() - expected.int()).abs().max()) <= 1  # other batches round otherwise
+
+
+def test_a_budget_reckons_with_the_longest_batch(made: Generator) -> None:
+    assert len(within(made, 10, [1, 1, 5, 1])) == 12  # after 6 seconds one of 5 might not fit
+
+
+@pytest.mark.parametrize(
+    ("seconds", "costs", "message"),
+    [
+        (0.0, [], "takes seconds above 0"),
+        (2.0, [3.0], "too short for one batch of 3 images"),
+        (4.0, [3.0, 3.0], "gave 3 images, and there are 4 classes"),
+    ],
+)
+def test_a_budget_that_is_too_short(made: Generator, seconds: float, costs: list[float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        within(made, seconds, costs, batch=3)
 
 
 # --- measures

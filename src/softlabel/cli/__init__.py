@@ -15,6 +15,7 @@ import tyro
 
 from softlabel._version import __version__
 from softlabel.cli._clip import MakeClip
+from softlabel.cli._generate import Generate
 from softlabel.cli._generator import MakeGenerator
 from softlabel.cli._grid import STUDIES_OF_LABELS, Grid, Lab
 from softlabel.cli._label import Label
@@ -43,6 +44,7 @@ Command = (
     | Annotated[MakeLabeler, tyro.conf.subcommand("labeler")]
     | Annotated[MakeClip, tyro.conf.subcommand("clip")]
     | Annotated[MakeGenerator, tyro.conf.subcommand("generator")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -7,6 +7,7 @@ from softlabel.generate._autoencoder import (
     load_autoencoder,
     train_autoencoder,
 )
+from softlabel.generate._budget import generate_within
 from softlabel.generate._choose import CHOICES, PICKS, Choice, Chosen, best_of, choose_images, min_max, prototypes
 from softlabel.generate._coder import Autoencoder, psnr
 from softlabel.generate._denoiser import DENOISERS, Denoiser, build_denoiser
@@ -49,6 +50,7 @@ __all__ = [
     "choose_images",
     "confidences",
     "frechet_distance",
+    "generate_within",
     "guided",
     "launched",
     "load_autoencoder",
