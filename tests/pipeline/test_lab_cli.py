@@ -41,7 +41,7 @@ def test_data_options_reach_the_study_s_own_data(
 ) -> None:
     """Without --data, what is said of the data counts all the same."""
     usual = find_lab("epochs").data
-    monkeypatch.setattr("softlabel.recipes._lab._DATA", replace(usual, spec=made.data))
+    monkeypatch.setattr("softlabel.recipes._lab_study.LAB_DATA", replace(usual, spec=made.data))
     words = ("lab", "epochs", *TINY, "--ipc", "1", *small, "--store", home, "--json")
     info = softlabel(*words, "--classes", "2", "--image-size", "8x8", "--channels", "1", "--selection", "0.3").json
     assert len(info["dataset"]["class_names"]) == 2

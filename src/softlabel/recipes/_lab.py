@@ -5,35 +5,29 @@ cross-entropy. The full settings are made for two CPU cores: fewer epochs than t
 0.01, where its CIFAR-10 experts take 0.0005 and many more epochs) and of students (its own form takes 3000).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
-from softlabel.core import ConfigError, UnknownNameError, count_of
+from softlabel.core import ConfigError, UnknownNameError
 from softlabel.evaluation import (
-    Comparison,
     DataOptions,
     Labeler,
     LearnedSet,
     Recipe,
     SetOptions,
-    TeacherOptions,
-    find_protocol,
 )
 from softlabel.lab import FULL_LABELS
 from softlabel.labels import LabelSpec, Learning
 from softlabel.recipes._lab_bytes import check_pools, in_jpeg, kept_arms, left_out, regimes, small
 from softlabel.recipes._lab_hello import FULL, hello_labelers, patches
-from softlabel.recipes._lab_setting import EARLY, PROTOCOL, LabSetting
-from softlabel.training import EXPERT_PROTOCOL
-
-_DATA = DataOptions(spec="cifar10", selection=0.1)
+from softlabel.recipes._lab_setting import EARLY, LabSetting
+from softlabel.recipes._lab_study import experts, lab_study, of_epoch, random_images, shown_epochs
 
 
 def baseline(setting: LabSetting) -> Recipe:
     """Hard labels, one soft label per image, labels per view, and GIFT, on the same random images."""
-    return _study(
+    return lab_study(
         "lab-baseline",
         "hard labels, one soft label per image, labels per view, and GIFT, on the same random images",
         "What a soft label is worth on random images",
@@ -53,7 +47,7 @@ def epochs(setting: LabSetting) -> Recipe:
     """Which epoch of the expert labels best, by the images per class; chosen on the selection split."""
     ipcs = setting.ipcs((1, 10), (1, 10, 50))
     along = setting.along
-    return _study(
+    return lab_study(
         "lab-epochs",
         "which epoch of the expert labels best, by the images per class; chosen on the selection split",
         "When to stop the expert",
@@ -62,8 +56,8 @@ def epochs(setting: LabSetting) -> Recipe:
         losses=("soft_ce",),
         epochs=along,
         selection=True,
-        plots=({"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher", "x": _shown(along),
-                "line": "set", "x_title": "epochs that the expert was trained", "log": True},
+        plots=({"kind": "epochs", "title": "Accuracy by the expert's epoch", "axis": "teacher",
+                "x": shown_epochs(along), "line": "set", "x_title": "epochs that the expert was trained", "log": True},
                {"kind": "heat", "title": "Epochs and images per class", "rows": "set", "columns": "teacher"}),
     )  # fmt: skip
 
@@ -73,7 +67,7 @@ def temperatures(setting: LabSetting) -> Recipe:
     along = setting.along
     values = (0.5, 1, 2) if setting.quick else (0.5, 1, 1.5, 2, 4)
     labels = tuple(f"fixed+temper:temperature={value:g}" for value in values)
-    return _study(
+    return lab_study(
         "lab-temperatures",
         "whether a temperature can mend an over-trained expert; chosen on the selection split",
         "The expert's epoch and its labels' temperature",
@@ -92,10 +86,10 @@ def ensembles(setting: LabSetting) -> Recipe:
     sizes = (1, 2) if setting.quick else (1, 2, 3)
     stops = setting.stops or tuple(dict.fromkeys((setting.early, setting.length)))
     labelers = tuple(
-        Labeler(name=_experts(size, epoch), epoch=epoch, seeds=tuple(range(size)))
+        Labeler(name=experts(size, epoch), epoch=epoch, seeds=tuple(range(size)))
         for epoch in stops for size in sizes
     )  # fmt: skip
-    return _study(
+    return lab_study(
         "lab-ensembles",
         "mean logits of one, two or three experts",
         "How many experts",
@@ -104,7 +98,7 @@ def ensembles(setting: LabSetting) -> Recipe:
         losses=("soft_ce",),
         labelers=labelers,
         pairs=tuple(
-            ("teacher", _experts(size, epoch), _experts(1, epoch)) for epoch in stops for size in sizes if size > 1
+            ("teacher", experts(size, epoch), experts(1, epoch)) for epoch in stops for size in sizes if size > 1
         ),
         plots=({"kind": "bars", "title": "Experts", "group": "set", "bar": "teacher"},),
     )
@@ -117,7 +111,7 @@ def anatomy(setting: LabSetting) -> Recipe:
     tails = [f"fixed+tail:top={top}" for top in setting.kept[:-1]]
     others = ["fixed+argmax", "fixed+smooth", "fixed+shuffle"]
     whole = keeps[-1]  # all entries kept: the label itself, which the others are compared with
-    return _study(
+    return lab_study(
         "lab-anatomy",
         "a label's entries swapped, cut off, levelled and shuffled",
         "What in a label does the work",
@@ -150,8 +144,10 @@ def learned(setting: LabSetting) -> Recipe:
     ipcs = setting.ipcs((1,), (1, 10))
     along = setting.along
     learning = Learning(steps=30, horizon=20, window=5) if setting.quick else Learning()
-    families = tuple(LearnedSet(name=f"{_random(ipc)}, learned", of=_random(ipc), learning=learning) for ipc in ipcs)
-    return _study(
+    families = tuple(
+        LearnedSet(name=f"{random_images(ipc)}, learned", of=random_images(ipc), learning=learning) for ipc in ipcs
+    )
+    return lab_study(
         "lab-learned",
         "labels learned through students' training, and how far they are from experts' labels",
         "Labels that no expert made",
@@ -160,7 +156,7 @@ def learned(setting: LabSetting) -> Recipe:
         losses=("ce", "soft_ce"),
         epochs=along,
         learned=families,
-        keep=({"set": tuple(_random(ipc) for ipc in ipcs)}, {"set": tuple(one.name for one in families),
+        keep=({"set": tuple(random_images(ipc) for ipc in ipcs)}, {"set": tuple(one.name for one in families),
                                                               "loss": ("soft_ce",)}),
         plots=({"kind": "bars", "title": "Learned labels and experts'", "group": "set", "bar": "teacher"},),
     )  # fmt: skip
@@ -173,11 +169,11 @@ def zero_shot(setting: LabSetting) -> Recipe:
     ipc, *more = setting.ipcs((10,), (10,))
     if more:
         raise ConfigError("This study takes one number of images per class. Give --ipc one.")
-    whole, control = f"fixed+keep:top={setting.classes}", _random(ipc)
+    whole, control = f"fixed+keep:top={setting.classes}", random_images(ipc)
     sets = [SetOptions(name=control, method="random", ipc=ipc)]
     sets += [SetOptions(name=f"{control}, without class {c}", method="random", ipc=ipc, without=(c,)) for c in absent]
     entries = {str(c): f"fixed+forget:index={c}" for c in absent}
-    return _study(
+    return lab_study(
         "lab-zero-shot",
         "what a student knows of a class whose images, or whose entries in all other labels, were removed",
         "Knowing a class without its images",
@@ -207,7 +203,7 @@ def images(setting: LabSetting) -> Recipe:
         SetOptions(name=method if len(ipcs) == 1 else f"{method}, IPC {ipc}", method=method, ipc=ipc)
         for ipc in ipcs for method in methods
     )  # fmt: skip
-    return _study(
+    return lab_study(
         "lab-images",
         "random, easy, hard, typical and spread-out images, all with the same labels",
         "Which images to take",
@@ -235,14 +231,14 @@ def scaling(setting: LabSetting) -> Recipe:
     along = setting.stops or tuple(dict.fromkeys(quick if setting.quick else full))
     kept = setting.kept
     labels = {f"fixed+keep:top={top}": top for top in reversed(kept)}  # whole labels first: the question
-    names = {_random(ipc): ipc for ipc in ipcs}
+    names = {random_images(ipc): ipc for ipc in ipcs}
     curves = [
         {"kind": "epochs", "title": f"Labels of epoch {epoch}", "axis": "set", "x": names, "line": "labels",
-         "x_title": "images per class", "log": True, "where": {"teacher": ["none", _name(epoch)]}}
+         "x_title": "images per class", "log": True, "where": {"teacher": ["none", of_epoch(epoch)]}}
         for epoch in along
     ]  # fmt: skip
-    surface = {"kind": "surface", "ipc": names, "epochs": _shown(along), "kept": labels}
-    return _study(
+    surface = {"kind": "surface", "ipc": names, "epochs": shown_epochs(along), "kept": labels}
+    return lab_study(
         "lab-scaling",
         "accuracy over images per class, entries kept and the expert's epoch, with a fitted law (softlabel lab advise)",
         "Images or knowledge",
@@ -262,10 +258,10 @@ def bytes_(setting: LabSetting) -> Recipe:
     specs = usual if setting.labels is None else tuple(LabelSpec.parse(spec).spec for spec in setting.labels)
     losses = setting.losses or ("ce", "soft_ce", "gift")
     ipcs = setting.ipcs((10,), (10, 50))
-    whole = tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in ipcs)
+    whole = tuple(SetOptions(name=random_images(ipc), method="random", ipc=ipc) for ipc in ipcs)
     check_pools(specs, setting.student_epochs)
     lossy = () if setting.quick or not small(specs, losses) else tuple(in_jpeg(options) for options in whole)
-    return _study(
+    return lab_study(
         "lab-bytes",
         "accuracy over bytes: codecs, fewer labels, one label per image, the teacher itself, and JPEG images",
         "What the bytes of labels buy",
@@ -285,10 +281,10 @@ def hello(setting: LabSetting) -> Recipe:
     """HeLlO's labelers beside the teachers that they replace: a probe, weak teachers, low-rank updates and so on."""
     labelers = hello_labelers(setting.hello, setting.weak)
     full, last = LabelSpec.parse("replay").spec, labelers[-1].name
-    whole = tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in setting.ipcs((10,), (10,)))
+    whole = tuple(SetOptions(name=random_images(ipc), method="random", ipc=ipc) for ipc in setting.ipcs((10,), (10,)))
     small = () if setting.quick else tuple(patches(options.ipc, last) for options in whole)
     random = {"set": [options.name for options in whole]}
-    study = _study(
+    study = lab_study(
         "lab-hello",
         "HeLlO's labelers beside the teachers that they replace, part by part",
         "What a labeler of few bytes is worth",
@@ -340,61 +336,3 @@ def find_lab(name: str, setting: LabSetting | None = None, data: DataOptions | N
     setting.require_study(name)
     recipe = LAB[name](setting)
     return recipe if data is None else replace(recipe, data=data)
-
-
-def _study(
-    name: str,
-    summary: str,
-    title: str,
-    setting: LabSetting,
-    *,
-    ipcs: tuple[int, ...] = (),
-    sets: tuple[SetOptions, ...] = (),
-    losses: tuple[str, ...],
-    labels: tuple[str, ...] = ("fixed",),
-    epochs: tuple[int, ...] = (),
-    labelers: tuple[Labeler, ...] = (),
-    learned: tuple[LearnedSet, ...] = (),
-    plots: tuple[Mapping[str, Any], ...] = (),
-    **settings: Any,
-) -> Recipe:
-    """A study on random images unless `sets` are given; `epochs` of the expert label, unless `labelers` are given."""
-    chosen = labelers or tuple(Labeler(name=_name(epoch), epoch=epoch) for epoch in epochs)
-    length = setting.student_epochs
-    return Recipe(
-        name=f"{name}-quick" if setting.quick else name,
-        summary=summary,
-        data=_DATA,
-        teacher=TeacherOptions(arch=setting.arch, protocol=EXPERT_PROTOCOL.with_epochs(setting.length)),
-        sets=sets or tuple(SetOptions(name=_random(ipc), method="random", ipc=ipc) for ipc in ipcs),
-        comparison=Comparison(
-            name=f"{name}-quick" if setting.quick else name,
-            title=title,
-            protocol=find_protocol(setting.protocol or PROTOCOL, epochs=length),
-            students=(setting.arch,),
-            losses=losses,
-            labels=labels,
-            teachers=tuple(labeler.name for labeler in chosen),
-            seeds=(0, 1) if setting.quick else (0, 1, 2),
-            plots=({"kind": "classes", "x": _shown(epochs), "groups": dict(setting.groups or {})}, *plots),
-            **settings,
-        ),
-        labelers=chosen,
-        learned=learned,
-    )
-
-
-def _experts(size: int, epoch: int) -> str:
-    return f"{count_of(size, 'expert')} of epoch {epoch}"
-
-
-def _random(ipc: int) -> str:
-    return f"random, IPC {ipc}"
-
-
-def _name(epoch: int) -> str:
-    return f"epoch {epoch}"
-
-
-def _shown(along: tuple[int, ...]) -> dict[str, int]:
-    return {_name(epoch): epoch for epoch in along}
