@@ -155,6 +155,16 @@ def test_whether_a_temperature_mends_an_old_expert() -> None:
     ]
 
 
+def test_an_expert_that_is_not_old_needs_no_mending() -> None:
+    cells = ((8, "1", 0.3), (24, "1", 0.4), (24, "2", 0.45))
+    made = study(*(
+        arm("A", f"fixed+temper:temperature={t}", mean, axes={"teacher": f"epoch {epoch}"}, name=f"{epoch} {t}")
+        for epoch, t, mean in cells))  # fmt: skip
+    assert answers(made) == [
+        "A: of the epochs tried the last, epoch 24, labels best as it is: nothing there is to be mended."
+    ]
+
+
 def test_what_soft_labels_add_to_hard_ones() -> None:
     arms = [
         arm("A", "hard", 0.3, name="A / ce", axes={"loss": "ce", "teacher": "none"}),

@@ -73,6 +73,9 @@ def _mended(meta: Mapping[str, Any]) -> Iterator[str]:
         if len(plain) < 2:
             continue
         last, best = list(plain)[-1], max(plain, key=lambda teacher: plain[teacher])
+        if best == last:
+            yield f"{set_name}: of the epochs tried the last, {last}, labels best as it is: nothing there is to be mended."
+            continue
         own = {t: mean for (name, teacher, t), mean in cells.items() if (name, teacher) == (set_name, last)}
         at = max(own, key=lambda t: own[t])
         yield (
