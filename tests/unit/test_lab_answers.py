@@ -161,7 +161,7 @@ def test_an_expert_that_is_not_old_needs_no_mending() -> None:
         arm("A", f"fixed+temper:temperature={t}", mean, axes={"teacher": f"epoch {epoch}"}, name=f"{epoch} {t}")
         for epoch, t, mean in cells))  # fmt: skip
     assert answers(made) == [
-        "A: of the epochs tried the last, epoch 24, labels best as it is: nothing there is to be mended."
+        "A: of the epochs tried the last, epoch 24, labels best as it is: there is nothing to mend."
     ]
 
 

@@ -74,7 +74,7 @@ def _mended(meta: Mapping[str, Any]) -> Iterator[str]:
             continue
         last, best = list(plain)[-1], max(plain, key=lambda teacher: plain[teacher])
         if best == last:
-            yield f"{set_name}: of the epochs tried the last, {last}, labels best as it is: nothing there is to be mended."
+            yield f"{set_name}: of the epochs tried the last, {last}, labels best as it is: there is nothing to mend."
             continue
         own = {t: mean for (name, teacher, t), mean in cells.items() if (name, teacher) == (set_name, last)}
         at = max(own, key=lambda t: own[t])
