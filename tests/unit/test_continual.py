@@ -10,7 +10,7 @@ import torch
 
 from softlabel.core import ConfigError, Dataset, Split
 from softlabel.distill import distill
-from softlabel.evaluation import Comparison, SetPaths, compare, find_protocol, train_student
+from softlabel.evaluation import Comparison, SetPaths, compare, find_protocol, plan_students, train_student
 from softlabel.evaluation._continual import (
     SeenLabels,
     class_order,
@@ -257,6 +257,16 @@ def test_a_comparison_in_steps(
     pairs = [(entry["arm"], entry["against"]) for entry in meta["comparisons"]]
     # The last step, which knows all classes, is the question; it comes first.
     assert pairs == [(f"random / gift / {seen} classes", f"random / ce / {seen} classes") for seen in (4, 2, 3)]
+
+
+def test_a_plan_finds_finished_steps_where_a_selection_split_is_set_aside(
+    comparison: Comparison, families: list[SetPaths], tiny_data: Dataset, execution: Execution, store: Store
+) -> None:
+    """Steps are not judged on the selection split; their records are finished without it."""
+    data, teachers = replace(tiny_data, selection=tiny_data.test), {"teacher": [untrained(tiny_data)]}
+    compare(comparison, data, teachers, families, store=store, execution=execution, command="x")
+    lines = plan_students(comparison, data, families, {"random": 8}, teachers, store=store, execution=execution)
+    assert {(line.done, line.total) for line in lines} == {(2, 2)}
 
 
 @pytest.mark.parametrize("labels", ["online", "fixed"])

@@ -55,7 +55,7 @@ def compare_arms(
 
     pairs += [
         (own, other) for own in found for other in found
-        if other.set_name == (twins or {}).get(own.set_name)
+        if other.set_name == (twins or {}).get(own.set_name) and own.seen == other.seen
         and all(own.axes[axis] == other.axes[axis] for axis in ("student", "optimizer"))
         and (own.axes["loss"] == other.axes["loss"] or other.axes["teacher"] == "none")
     ]  # fmt: skip

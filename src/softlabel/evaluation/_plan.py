@@ -390,5 +390,5 @@ def _is_finished(cell: Cell, bench: Bench, paths: dict[tuple[str, int], Path]) -
     path = paths.get((cell.arm.set_name, cell.seed))
     if cell.arm.role != "baseline" and (path is None or not is_complete(path)):
         return False
-    key = prepare(Unit((cell,), path), bench).keys[cell]
-    return finished_record(bench.store, key, bench.data) is not None
+    made = prepare(Unit((cell,), path), bench)
+    return finished_record(bench.store, made.keys[cell], made.data) is not None
