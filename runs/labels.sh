@@ -8,7 +8,7 @@ lab() { softlabel lab "$@" --compile --store "$store"; }
 
 lab baseline --ipc 1 10 50
 lab epochs --ipc 1 10 50
-lab anatomy --ipc 10
+lab anatomy
 lab scaling --stops 2 8 24
 lab images
 lab temperatures --stops 2 8 24
@@ -21,7 +21,7 @@ tiny() { lab "$@" --data tiny-imagenet-200 --image-size 32x32 --classes 20 --exp
 
 tiny baseline --ipc 1 10
 tiny epochs --stops 5 15 30 60 120 --ipc 1 10
-tiny anatomy --ipc 10
+tiny anatomy
 tiny scaling --stops 15 120 --ipc 1 2 3 5 8
 tiny images
 tiny temperatures --stops 5 30 120
