@@ -9,20 +9,23 @@ from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Dataset, NonFiniteLossError, UnknownNameError
 from softlabel.evaluation import find_protocol
-from softlabel.labels import FixedLabels
+from softlabel.labels import FixedLabels, online_labels
 from softlabel.losses import Loss
 from softlabel.models import build_model
 from softlabel.training import (
     Execution,
     History,
+    Normaliser,
     Optimizer,
     Protocol,
+    Teacher,
     Trainee,
     fit,
     fit_stack,
     resolve_execution,
     resolve_stack,
 )
+from softlabel.training._compiling import is_compiled
 from softlabel.training._stack import Loop, Vmap
 
 LOSSES = ("kl:temperature=4", "mse_ce", "gift")
@@ -167,6 +170,20 @@ def test_a_compiled_stack_with_its_kernels(tiny_data: Dataset, stack: str) -> No
     for history, other in zip(found, expected, strict=True):
         assert isinstance(history, History)
         torch.testing.assert_close(history.train_loss, other.train_loss, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_compiled_teacher_says_the_same_of_any_number_of_views(tiny_data: Dataset) -> None:
+    arch = "convnet-1:width=4"
+    taught = Teacher(model(tiny_data, arch).eval(), tiny_data.info, arch, "test", 0.25, 0, 1000)
+    views = Normaliser(tiny_data.info, torch.device("cpu"))(tiny_data.train.images[:6])
+    expected = taught.logits(views)
+    execution = replace(resolve_execution("cpu", "fp32"), compiled=True)
+    source = online_labels([taught], tiny_data.info, execution)
+    assert is_compiled(taught.model)
+    for count in (6, 3, 2):
+        found = source.logits(views[:count], torch.arange(count))
+        torch.testing.assert_close(found, expected[:count], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("quick_compiler")

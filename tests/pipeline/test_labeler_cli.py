@@ -121,7 +121,7 @@ def test_an_update_needs_a_labeler_and_patches(softlabel: Any, made: Any, small:
 def test_the_study_ends_with_updated_images(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
     words = (
         *("lab", "hello", "--data", made.data, "--arch", "convnet-1:width=4", "--expert-epochs", "2", "--epochs", "2"),
-        *("--seeds", "1", "--ipc", "1", "--backbone-size", "32", "--labeler-epochs", "1", *small, "--store", tmp_path),
+        *("--seeds", "1", "--ipc", "1", "--labeler", "hello:size=32,epochs=1", *small, "--store", tmp_path),
     )
     parts = ("patches, IPC 1: rded", "patches, IPC 1, + image update: 100 steps of images")
     before = {line["what"]: line["done"] for line in softlabel(*words, "--dry-run", "--json").json["plan"]}

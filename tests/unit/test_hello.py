@@ -290,3 +290,18 @@ def test_efficientnet_lite0_with_its_packaged_weights(tiny_data: Dataset, store:
     assert made.size < 0.02 * made.public
     assert error_of(tiny_data, made) < error_of(
         tiny_data, replace(made, model=torch.nn.Sequential(torch.nn.Flatten(), _zero(tiny_data))))  # fmt: skip
+
+
+def test_merged_updates_are_the_same_function(clip: str, tiny_data: Dataset) -> None:
+    made, _ = projector(clip, tiny_data.info, rank=2)
+    made = made.double()
+    with torch.no_grad():
+        for name, tensor in made.named_parameters():
+            if "lora_B" in name:  # begins at zero, where merging changes nothing
+                tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(len(name))))
+    seen = views(tiny_data).double()
+    features = made.features(seen)
+    changed = made.network.vision_model.encoder.layers[0].mlp.fc1.weight.clone()  # type: ignore[union-attr, index]
+    made.merge()
+    assert not torch.equal(made.network.vision_model.encoder.layers[0].mlp.fc1.weight, changed)  # type: ignore[union-attr, index]
+    torch.testing.assert_close(made.features(seen), features)

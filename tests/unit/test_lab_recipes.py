@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from softlabel.core import ConfigError, UnknownNameError
+from softlabel.core import ConfigError, SoftlabelError, UnknownNameError
 from softlabel.evaluation import DataOptions, Recipe
 from softlabel.evaluation._comparison import Arm, arms
 from softlabel.lab import FULL_LABELS, choices
@@ -182,9 +182,10 @@ def test_bytes_tries_jpeg_where_images_weigh_more_than_labels() -> None:
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("epochs", LabSetting(labels=("fixed",)), "--labels and --losses are for softlabel lab bytes"),
-        ("hello", LabSetting(losses=("kl",)), "--labels and --losses are for softlabel lab bytes"),
-        ("bytes", LabSetting(labeler_epochs=1), "--labeler-epochs are for softlabel lab hello"),
+        ("epochs", LabSetting(labels=("fixed",)), "--labels is for softlabel lab bytes"),
+        ("images", LabSetting(losses=("kl",)), "--losses is for softlabel lab bytes and hello"),
+        ("bytes", LabSetting(labeler="hello:epochs=1"), "--labeler is for softlabel lab hello"),
+        ("bytes", LabSetting(parts=("probe",)), "--parts is for softlabel lab hello"),
     ],
 )
 def test_settings_of_another_study_are_refused(name: str, setting: LabSetting, message: str) -> None:
@@ -220,7 +221,7 @@ def test_pools_follow_the_training() -> None:
 
 
 def test_parts_of_a_labeler_are_compared_with_the_one_before() -> None:
-    assert find_lab("hello", LabSetting(backbone="clip:x")).comparison.pairs == (
+    assert find_lab("hello", LabSetting(labeler="hello:backbone=clip:x")).comparison.pairs == (
         ("teacher", "+ weak teachers", "probe"),
         ("teacher", "+ low-rank updates", "+ weak teachers"),
         ("teacher", "+ text head", "+ low-rank updates"),
@@ -230,6 +231,34 @@ def test_parts_of_a_labeler_are_compared_with_the_one_before() -> None:
     assert find_lab("hello", LabSetting(stops=(24, 8))).labelers[1].stops == (24,)
     assert find_lab("hello").comparison.protocol.name.startswith("gift")
     assert find_lab("hello", LabSetting(protocol="rded")).comparison.protocol.name.startswith("rded")
+
+
+def test_parts_of_a_labeler_can_be_chosen() -> None:
+    clip = "hello:backbone=clip:x"
+    low = find_lab("hello", LabSetting(parts=("low-rank",), losses=("gift",)))
+    assert [labeler.name for labeler in low.labelers] == ["weak teachers", "+ low-rank updates"]
+    assert (low.updated, low.comparison.losses) == ((), ("gift",))
+    both = find_lab("hello", LabSetting(quick=True, labeler=clip, parts=("update", "text", "probe")))
+    assert [labeler.name for labeler in both.labelers[1:]] == ["probe", "+ text head"]
+    assert [updated.labeler for updated in both.updated] == ["+ text head"]
+    assert not find_lab("hello", LabSetting(quick=True, labeler=clip)).updated
+    for setting, message in (
+        (LabSetting(parts=("lora",)), "no part of a labeler named 'lora'"),
+        (LabSetting(parts=("text",)), "There is no part 'text' here"),
+        (LabSetting(parts=("low-rank",), labeler="hello:rank=0"), "There is no part 'low-rank' here"),
+        (LabSetting(parts=("weak",), stops=(8,)), "There is no part 'weak' here"),
+        (LabSetting(parts=("update",)), "Ask for another of --parts with it"),
+    ):
+        with pytest.raises(SoftlabelError, match=message):
+            find_lab("hello", setting)
+
+
+def test_experts_may_be_trained_as_teachers_are() -> None:
+    assert find_lab("epochs").teacher.protocol.name.startswith("expert")
+    short = find_lab("epochs", LabSetting(experts="teacher", expert_epochs=5)).teacher.protocol
+    assert (short.optimizer.momentum, short.epochs) == (0.9, 5)
+    with pytest.raises(SoftlabelError, match="no teacher's protocol named 'coach'"):
+        LabSetting(experts="coach")
 
 
 def test_ensembles_are_compared_with_one_expert_of_their_epoch() -> None:

@@ -117,22 +117,23 @@ class LabStudy:
     """Model of experts and students. See: softlabel ls models"""
     expert_epochs: int | None = None
     """Epochs of the experts, instead of the study's."""
+    experts: str = LabSetting.experts
+    """How experts are trained: expert (slow and steady), or teacher (good in few epochs)."""
     stops: tuple[int, ...] | None = None
     """Epochs of the expert that label, instead of the study's."""
     protocol: str | None = None
     """How students are trained. See: softlabel ls protocols. Default: no-distillation-adamw; for hello, gift."""
     hierarchy: Path | None = None
     """JSON file {class: group}, to compare with the classes that labels mix up. Default: the data's, where known."""
-    backbone: str | None = None
-    """For hello: the labelers' public backbone. See: softlabel ls backbones"""
-    backbone_size: int | None = None
-    """For hello: pixels per side that it is given. Default: the study's."""
-    labeler_epochs: int | None = None
-    """For hello: epochs of labelers over the real images. Default: the study's."""
+    labeler: str | None = None
+    """For hello: settings of the labeler, e.g. hello:backbone=efficientnet-lite0,size=64,epochs=3. See: softlabel
+    labeler --help. What is left out is the study's."""
+    parts: tuple[str, ...] | None = None
+    """For hello: the parts to measure: probe, weak, low-rank, text, update. Default: all that there are."""
     labels: tuple[str, ...] | None = None
     """For bytes: label specs, e.g. replay replay:epochs=10+int4 fixed+int8. Default: the study's."""
     losses: tuple[str, ...] | None = None
-    """For bytes: losses. See: softlabel ls losses. Default: ce, soft_ce and gift."""
+    """For bytes and hello: losses. See: softlabel ls losses. Default: ce, and two with soft labels."""
     data: Data = field(default_factory=Data)
     running: Running = field(default_factory=Running)
     machine: Machine = field(default_factory=Machine)
@@ -146,13 +147,13 @@ class LabStudy:
             groups=self._groups(info),
             arch=self.arch,
             expert_epochs=self.expert_epochs,
+            experts=self.experts,
             stops=self.stops,
             ipc=self.ipc,
             epochs=self.running.epochs,
             protocol=self.protocol,
-            backbone=self.backbone,
-            backbone_size=self.backbone_size,
-            labeler_epochs=self.labeler_epochs,
+            labeler=self.labeler,
+            parts=self.parts,
             labels=self.labels,
             losses=self.losses,
         )

@@ -67,9 +67,11 @@ class Label:
                 check_teacher(teacher, data.info)
                 warn_if_weaker(teacher.to(execution.torch_device), data, execution)
         if budget is not None:
-            spec = self._best(budget, online_labels(teachers, distilled.info), distilled, store, execution, session)
+            spec = self._best(
+                budget, online_labels(teachers, distilled.info, execution), distilled, store, execution, session
+            )
         if spec.regime == "replay":
-            self._store(spec, online_labels(teachers, distilled.info), distilled, store, execution, session)
+            self._store(spec, online_labels(teachers, distilled.info, execution), distilled, store, execution, session)
             return
         labels = fixed_labels(teachers, distilled, execution)
         path = self.out or store.labels(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from softlabel.cli._options import Data, Machine, Session
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, UnknownNameError, build_config, human_bytes, parse_spec
+from softlabel.core import ConfigError, human_bytes
 from softlabel.labels import HelloConfig, load_labeler, train_labeler
 from softlabel.models import load_backbone
 from softlabel.store import read_artifact
@@ -104,11 +104,8 @@ def hello_of(spec: str, teachers: tuple[Path, ...]) -> HelloConfig:
         UnknownNameError: no such kind of labeler.
         ConfigError: an option that does not exist or makes no sense, or not one teacher.
     """
-    name, options = parse_spec(spec)
-    if name != "hello":
-        raise UnknownNameError("labeler", name, ("hello",))
+    config = HelloConfig.parse(spec)
     if len(teachers) != 1:
         raise ConfigError(f"A labeler learns from the trajectory of one --teacher. Got {len(teachers)}.")
-    config = build_config(HelloConfig, options, "the labeler 'hello'")
     load_backbone(config.backbone, config.size or None)  # one that is not here is told before work starts
     return config

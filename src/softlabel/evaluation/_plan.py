@@ -29,13 +29,14 @@ from softlabel.evaluation._units import Bench, Unit, prepare
 from softlabel.labels import (
     FixedLabels,
     HelloConfig,
-    OnlineLabels,
     labeler_path,
     labeler_step_seconds,
     learning_step_seconds,
     load_labeler,
     load_labels,
+    online_labels,
     replay_bytes,
+    stand_in_labeler,
 )
 from softlabel.losses import Loss
 from softlabel.models import build_model
@@ -146,13 +147,15 @@ def _plan_learned(
 def _plan_labeler(
     name: str, config: HelloConfig, group: list[Teacher], data: Dataset, seed: int, store: Store, execution: Execution
 ) -> tuple[PlanLine, list[Teacher]]:
-    """The part of one projector, and who labels: it, or its teachers in its place."""
+    """The part of one projector, and who labels: it, or an untrained one of the same cost."""
     path = labeler_path(data, group, config, store=store, execution=execution, seed=seed)
     what = f"labeler {name}"
     if is_complete(path):
         return PlanLine(what, 1, 1, 0.0, 0), [load_labeler(path)]
     steps = config.epochs * -(-len(data.train) // config.batch)
-    return PlanLine(what, 0, 1, steps * labeler_step_seconds(data, group, config, execution), 1_000_000), group
+    seconds = steps * labeler_step_seconds(data, group, config, execution)
+    labeler = stand_in_labeler(data, config)
+    return PlanLine(what, 0, 1, seconds, labeler.size), [labeler]
 
 
 def plan_labeler(
@@ -295,7 +298,7 @@ def plan_students(
             count = round(count * arm.seen / data.info.classes)
         pace = f"{arm.student} {protocol.fingerprint} {count}"
         if pace not in paces:
-            labels = _stand_in(arm, teachers.get(arm.teacher, ()), data)
+            labels = _stand_in(arm, teachers.get(arm.teacher, ()), data, execution)
             paces[pace] = protocol.total_epochs * _epoch_seconds(arm.student, protocol, data, count, labels, execution)
         done = _is_finished(cell, bench, by_seed)
         before = lines.get(arm.name, PlanLine(f"students {arm.name}", 0, 0, 0.0, 0))
@@ -325,12 +328,12 @@ def _search(comparison: Comparison, families: int, pace: float) -> list[PlanLine
     return [PlanLine("learning rates and tuned arms, at least", 0, count, count * pace, disk)]
 
 
-def _stand_in(arm: Arm, teachers: Sequence[Teacher], data: Dataset) -> LabelSource:
+def _stand_in(arm: Arm, teachers: Sequence[Teacher], data: Dataset, execution: Execution) -> LabelSource:
     """Labels of about the same cost, in the same space."""
     if arm.labels.edits:
         return FixedLabels(torch.full((len(data.train), data.info.classes), 0.1), space="probabilities")
     if arm.protocol.labels in ("online", "replay") and teachers:
-        return OnlineLabels(tuple(teachers), data.info)
+        return online_labels(teachers, data.info, execution)
     return FixedLabels(torch.zeros(len(data.train), data.info.classes))
 
 

@@ -18,6 +18,7 @@ from softlabel.labels._hello import (
     labeler_path,
     labeler_step_seconds,
     load_labeler,
+    stand_in_labeler,
     train_labeler,
 )
 from softlabel.labels._label_store import SHARD_ROWS, LabelStore, StoredLabels, load_label_store, write_label_store
@@ -81,6 +82,7 @@ __all__ = [
     "replay_bytes",
     "replayed",
     "save_labels",
+    "stand_in_labeler",
     "train_labeler",
     "train_small_clip",
     "unread",

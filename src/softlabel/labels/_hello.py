@@ -6,7 +6,7 @@ optimizer, epochs or prompt; ours are options. It adapts a CLIP ResNet's convolu
 and full convolutions the backbone has, and a head without texts begins at least squares.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from softlabel.core import (
     Silent,
     Split,
     StoreError,
+    UnknownNameError,
     build_config,
     fingerprint,
+    parse_spec,
     plain,
     stream_seed,
 )
@@ -78,6 +80,19 @@ class HelloConfig(ProjectorConfig):
             raise ConfigError(f"A projector is trained for 0 epochs or more. Got {self.epochs} instead.")
         self.protocol(max(1, self.epochs))
 
+    @classmethod
+    def parse(cls, spec: str, usual: Mapping[str, Any] | None = None) -> "HelloConfig":
+        """The settings of a spec such as `hello:rank=4`, over those of `usual`.
+
+        Raises:
+            UnknownNameError: no such kind of labeler.
+            ConfigError: an option that does not exist or makes no sense.
+        """
+        name, options = parse_spec(spec)
+        if name != "hello":
+            raise UnknownNameError("labeler", name, ("hello",))
+        return build_config(cls, {**(usual or {}), **options}, "the labeler 'hello'")
+
     def protocol(self, epochs: int) -> Protocol:
         """The training as a protocol."""
         return Protocol(
@@ -115,7 +130,7 @@ def train_labeler(
         MissingExtraError: peft, or what the backbone needs, is not installed.
         TeacherMismatchError: a teacher for other data.
     """
-    source = online_labels(teachers, data.info)
+    source = online_labels(teachers, data.info, execution)
     backbone = load_backbone(config.backbone, config.size or None)
     identity = _identity(backbone, source, data, config, seed, execution)
     key, progress = fingerprint(identity), progress or Silent()
@@ -177,7 +192,7 @@ def labeler_path(
 ) -> Path:
     """Where `train_labeler` with these arguments keeps, or will keep, its labeler."""
     backbone = load_backbone(config.backbone, config.size or None)
-    identity = _identity(backbone, online_labels(teachers, data.info), data, config, seed, execution)
+    identity = _identity(backbone, online_labels(teachers, data.info, execution), data, config, seed, execution)
     return _place(data, config, fingerprint(identity), store)
 
 
@@ -196,11 +211,30 @@ def labeler_step_seconds(
             info=data.info,
             seed=turn,
             execution=execution,
-            labels=online_labels(teachers, data.info),
+            labels=online_labels(teachers, data.info, execution),
         )
         for turn in range(2)
     ]
     return taught[-1].train_seconds / taught[-1].steps
+
+
+def stand_in_labeler(data: Dataset, config: HelloConfig) -> Teacher:
+    """An untrained projector, which labels at the cost of a trained one."""
+    backbone = load_backbone(config.backbone, config.size or None)
+    projector = _projector(backbone, data.info, config)
+    delta = projector.delta()
+    projector.merge()
+    projector.eval().requires_grad_(False)
+    return Teacher(
+        model=projector,
+        info=data.info,
+        arch=f"hello:{backbone.spec}",
+        fingerprint=fingerprint("untrained labeler", plain(config)),
+        accuracy=None,
+        epoch=0,
+        size=sum(tensor.numel() * tensor.element_size() for tensor in delta.values()),
+        public=backbone.bytes,
+    )
 
 
 def load_labeler(path: Path) -> Teacher:
@@ -223,6 +257,7 @@ def load_labeler(path: Path) -> Teacher:
         )
     projector = _projector(backbone, info, config)
     projector.load_delta(artifact.tensors(_DELTA))
+    projector.merge()
     projector.eval().requires_grad_(False)
     return Teacher(
         model=projector,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from softlabel.core import ConfigError, DatasetInfo, DistilledSet, NonFiniteLossError, fingerprint, tensor_fingerprint
-from softlabel.training import Execution, Normaliser, Teacher, check_teacher, mean_logits
+from softlabel.labels._projector import Projector
+from softlabel.training import Execution, Normaliser, Teacher, check_teacher, compile_model, mean_logits
 
 BATCH = 512
 LEAST = 1e-30
@@ -108,8 +109,8 @@ class OnlineLabels:
         return mean_logits(self.teachers, views, self.info)
 
 
-def online_labels(teachers: Sequence[Teacher], info: DatasetInfo) -> OnlineLabels:
-    """Labels from `teachers` on every view of data with `info`.
+def online_labels(teachers: Sequence[Teacher], info: DatasetInfo, execution: Execution | None = None) -> OnlineLabels:
+    """Labels from `teachers` on every view of data with `info`, under `torch.compile` where `execution` says so.
 
     Raises:
         ConfigError: no teacher given.
@@ -119,6 +120,8 @@ def online_labels(teachers: Sequence[Teacher], info: DatasetInfo) -> OnlineLabel
         raise ConfigError("Soft labels need a teacher. Give one with --teacher, or choose --labels hard.")
     for teacher in teachers:
         check_teacher(teacher, info)
+        if execution and not isinstance(teacher.model, Projector):  # backbones come from elsewhere, and gain nothing
+            compile_model(teacher.model, execution)
     return OnlineLabels(tuple(teachers), info)
 
 
@@ -128,7 +131,7 @@ def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution
     Raises:
         ConfigError, TeacherMismatchError: as `online_labels`.
     """
-    source = online_labels(teachers, distilled.info).to(execution.torch_device)
+    source = online_labels(teachers, distilled.info, execution).to(execution.torch_device)
     normalise = Normaliser(distilled.info, execution.torch_device)
     rows = []
     with execution.autocast(), execution.deterministic():
@@ -152,4 +155,4 @@ def make_labels(
         return HardLabels()
     if regime == "fixed":
         return fixed_labels(teachers, distilled, execution)
-    return online_labels(teachers, distilled.info)
+    return online_labels(teachers, distilled.info, execution)

@@ -19,6 +19,7 @@ from softlabel.evaluation import (
 )
 from softlabel.lab import FULL_LABELS
 from softlabel.labels import LabelSpec, Learning
+from softlabel.losses import Loss
 from softlabel.recipes._lab_bytes import check_pools, in_jpeg, kept_arms, left_out, regimes, small
 from softlabel.recipes._lab_hello import FULL, hello_labelers, patches
 from softlabel.recipes._lab_setting import EARLY, LabSetting
@@ -279,22 +280,24 @@ def bytes_(setting: LabSetting) -> Recipe:
 
 def hello(setting: LabSetting) -> Recipe:
     """HeLlO's labelers beside the teachers that they replace: a probe, weak teachers, low-rank updates and so on."""
-    labelers = hello_labelers(setting.hello, setting.weak)
+    labelers = hello_labelers(setting.hello, setting.weak, setting.parts)
     full, last = LabelSpec.parse("replay").spec, labelers[-1].name
     whole = tuple(SetOptions(name=random_images(ipc), method="random", ipc=ipc) for ipc in setting.ipcs((10,), (10,)))
-    small = () if setting.quick else tuple(patches(options.ipc, last) for options in whole)
+    updating = not setting.quick if setting.parts is None else "update" in setting.parts
+    small = tuple(patches(options.ipc, last) for options in whole) if updating else ()
     random = {"set": [options.name for options in whole]}
+    losses = setting.losses or ("ce", "mse_ce", "gift")
     study = lab_study(
         "lab-hello",
         "HeLlO's labelers beside the teachers that they replace, part by part",
         "What a labeler of few bytes is worth",
         replace(setting, protocol=setting.protocol or "gift"),
         sets=(*whole, *(options for options, _ in small)),
-        losses=("ce", "mse_ce", "gift"),
+        losses=losses,
         labels=(full, "online"),
         labelers=labelers,
         keep=(
-            {"loss": ("ce",), **random},
+            *({"loss": (loss,), **random} for loss in losses if not Loss.parse(loss).needs_teacher),
             {"teacher": (FULL,), **random},
             {"labels": ("online",), **random},
             {"labels": ("online",), "teacher": (last,)},  # patches, before and after their update

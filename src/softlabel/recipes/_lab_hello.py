@@ -1,5 +1,8 @@
 """The study of HeLlO's labelers: what each of their parts is worth, beside the teachers that they replace."""
 
+from dataclasses import replace
+
+from softlabel.core import ConfigError, UnknownNameError
 from softlabel.evaluation import Labeler, SetOptions, UpdatedSet
 from softlabel.labels import HelloConfig
 
@@ -7,24 +10,50 @@ FULL = "weak teachers"
 """Who gives the full labels: the same checkpoints that teach the labelers."""
 
 
-def hello_labelers(config: HelloConfig, weak: tuple[int, ...]) -> tuple[Labeler, ...]:
-    """The teachers themselves, and labelers that add one part after another (the order of the paper's ablation).
+PARTS = {
+    "probe": "probe",
+    "weak": "+ weak teachers",
+    "low-rank": "+ low-rank updates",
+    "text": "+ text head",
+    "update": "+ image update",
+}
+"""What is added one after another (the order of the paper's ablation), and what the labeler with it is called."""
+
+
+def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[Labeler, ...]:
+    """The teachers themselves, and the labelers with every part before theirs.
 
     Args:
         config: of the whole labeler, trained with every part.
         weak: epochs of the trajectory; the last alone teaches the probe.
+        parts: the ones to measure, of `PARTS`; None is all that this labeler and these epochs have.
+
+    Raises:
+        UnknownNameError: no such part.
+        ConfigError: a part that this labeler does not have, or an update of images without a labeler.
     """
-    probe = {**vars(config), "rank": 0, "text": False}
-    adapted = {**vars(config), "text": False}
-    found = [
-        Labeler(name=FULL, stops=weak),
-        Labeler(name="probe", stops=weak[-1:], hello=HelloConfig(**probe)),
-        *(Labeler(name="+ weak teachers", stops=weak, hello=HelloConfig(**probe)) for _ in weak[1:2]),
-        Labeler(name="+ low-rank updates", stops=weak, hello=HelloConfig(**adapted)),
-    ]
+    for part in parts or ():
+        if part not in PARTS:
+            raise UnknownNameError("part of a labeler", part, PARTS)
+    probe, plain = replace(config, rank=0, text=False), replace(config, text=False)
+    found = {"probe": Labeler(name=PARTS["probe"], stops=weak[-1:], hello=probe)}
+    if len(weak) > 1:
+        found["weak"] = Labeler(name=PARTS["weak"], stops=weak, hello=probe)
+    if config.rank:
+        found["low-rank"] = Labeler(name=PARTS["low-rank"], stops=weak, hello=plain)
     if config.text and config.backbone.startswith("clip:"):
-        found.append(Labeler(name="+ text head", stops=weak, hello=config))
-    return tuple(found)
+        found["text"] = Labeler(name=PARTS["text"], stops=weak, hello=config)
+    asked = [part for part in PARTS if parts is None or part in parts]
+    lacking = [part for part in asked if parts and part != "update" and part not in found]
+    if lacking:
+        raise ConfigError(
+            f"There is no part {lacking[0]!r} here: weak teachers take two --stops or more, low-rank updates a rank "
+            f"of 1 or more, a text head a CLIP and text=true."
+        )
+    chosen = [found[part] for part in asked if part in found]
+    if not chosen:
+        raise ConfigError("The update of images is one for a labeler. Ask for another of --parts with it.")
+    return (Labeler(name=FULL, stops=weak), *chosen)
 
 
 def patches(ipc: int, labeler: str) -> tuple[SetOptions, UpdatedSet]:

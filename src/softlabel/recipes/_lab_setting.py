@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from softlabel.core import ConfigError
+from softlabel.core import ConfigError, UnknownNameError
 from softlabel.labels import HelloConfig
+from softlabel.training import EXPERT_PROTOCOL, TEACHER_PROTOCOLS
 
 ARCH = "convnet-3:norm=instance,width=64"  # half the usual width: made for CPUs, as the epochs are
 EXPERT_EPOCHS, QUICK_EXPERT_EPOCHS = 24, 3
@@ -23,31 +24,31 @@ class LabSetting:
         classes: of the data.
         arch: model spec of experts and students.
         expert_epochs: length of the experts' trajectories; None is the study's.
+        experts: how they are trained, a name in `softlabel.training.TEACHER_PROTOCOLS`.
         stops: epochs of the trajectory that label, where a study follows it, and the first of them where it takes one
             expert; None is the study's.
         ipc: images per class; None is the study's.
         epochs: of the students; None is the study's.
         protocol: how students are trained; None is the study's.
         groups: the group of every class, where a hierarchy is known.
-        backbone: of labelers, for the study of these; None is its own.
-        backbone_size: pixels per side that it is given; None is the study's.
-        labeler_epochs: over the real images that labelers are trained for; None is the study's.
+        labeler: its spec, for the study of labelers; what it leaves out, and None, is the study's.
+        parts: of labelers that are measured (`_lab_hello.PARTS`), for the same study; None is all.
         labels: label specs, for the study of bytes; None is its own.
-        losses: for the study of bytes; None is its own.
+        losses: for the studies of bytes and of labelers; None is the study's.
     """
 
     quick: bool = False
     classes: int = 10
     arch: str = ARCH
     expert_epochs: int | None = None
+    experts: str = EXPERT_PROTOCOL.name
     stops: tuple[int, ...] | None = None
     ipc: tuple[int, ...] | None = None
     epochs: int | None = None
     protocol: str | None = None
     groups: Mapping[str, str] | None = None
-    backbone: str | None = None
-    backbone_size: int | None = None
-    labeler_epochs: int | None = None
+    labeler: str | None = None
+    parts: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     losses: tuple[str, ...] | None = None
 
@@ -57,6 +58,8 @@ class LabSetting:
                 raise ConfigError(f"{what} takes different numbers of 1 or more. Got {', '.join(map(str, some))}.")
         if self.classes < 2:
             raise ConfigError("Labels of one class say nothing. Take data with two classes or more.")
+        if self.experts not in TEACHER_PROTOCOLS:
+            raise UnknownNameError("teacher's protocol", self.experts, TEACHER_PROTOCOLS)
         if self.length < 1:
             raise ConfigError(f"--expert-epochs must be 1 or more. Got {self.length} instead.")
         late = [stop for stop in self.stops or () if stop > self.length]
@@ -101,20 +104,20 @@ class LabSetting:
     @property
     def hello(self) -> HelloConfig:
         """The labeler, trained with every part."""
-        given = {"backbone": self.backbone, "size": self.backbone_size, "epochs": self.labeler_epochs}
         usual: dict[str, Any] = {"size": 32, "epochs": 1} if self.quick else {}
-        return HelloConfig(**{**usual, **{name: value for name, value in given.items() if value is not None}})
+        return HelloConfig.parse(self.labeler or "hello", usual)
 
     def require_study(self, name: str) -> None:
         """Raise ConfigError when settings of one study are given to another, `name`."""
         own = {
-            "hello": ("--backbone, --backbone-size and --labeler-epochs", self.backbone, self.backbone_size,
-                      self.labeler_epochs),
-            "bytes": ("--labels and --losses", self.labels, self.losses),
-        }  # fmt: skip
-        for study, (options, *given) in own.items():
-            if study != name and any(one is not None for one in given):
-                raise ConfigError(f"{options} are for softlabel lab {study}.")
+            "--labeler": (self.labeler, ("hello",)),
+            "--parts": (self.parts, ("hello",)),
+            "--labels": (self.labels, ("bytes",)),
+            "--losses": (self.losses, ("bytes", "hello")),
+        }
+        for option, (given, studies) in own.items():
+            if given is not None and name not in studies:
+                raise ConfigError(f"{option} is for softlabel lab {' and '.join(studies)}.")
 
     @property
     def along(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from softlabel.evaluation import (
     find_protocol,
 )
 from softlabel.recipes._lab_setting import PROTOCOL, LabSetting
-from softlabel.training import EXPERT_PROTOCOL
+from softlabel.training import TEACHER_PROTOCOLS
 
 LAB_DATA = DataOptions(spec="cifar10", selection=0.1)
 
@@ -43,7 +43,9 @@ def lab_study(
         name=f"{name}-quick" if setting.quick else name,
         summary=summary,
         data=LAB_DATA,
-        teacher=TeacherOptions(arch=setting.arch, protocol=EXPERT_PROTOCOL.with_epochs(setting.length)),
+        teacher=TeacherOptions(
+            arch=setting.arch, protocol=TEACHER_PROTOCOLS[setting.experts].with_epochs(setting.length)
+        ),
         sets=sets or tuple(SetOptions(name=random_images(ipc), method="random", ipc=ipc) for ipc in ipcs),
         comparison=Comparison(
             name=f"{name}-quick" if setting.quick else name,

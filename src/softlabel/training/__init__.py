@@ -2,6 +2,7 @@
 
 from softlabel.training._accuracy import measure_accuracy
 from softlabel.training._batches import Batch, Batches, Drawn, DrawnViews, PhasedViews, PooledViews, ViewPlan, plan_of
+from softlabel.training._compiling import compile_model
 from softlabel.training._execution import (
     PRECISIONS,
     Execution,
@@ -66,6 +67,7 @@ __all__ = [
     "Trainee",
     "ViewPlan",
     "check_teacher",
+    "compile_model",
     "environment",
     "fit",
     "fit_stack",

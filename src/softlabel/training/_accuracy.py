@@ -24,7 +24,7 @@ def hits_of(model: nn.Module, split: Split, info: DatasetInfo, execution: Execut
     with torch.inference_mode(), execution.autocast(), execution.deterministic():
         for start in range(0, len(split), EVALUATION_BATCH):
             images = normalise(split.images[start : start + EVALUATION_BATCH])
-            predicted = model(of_any_size(images, execution)).argmax(dim=-1).cpu()
+            predicted = model(of_any_size(images, execution.compiled)).argmax(dim=-1).cpu()
             found.append(predicted == split.targets[start : start + EVALUATION_BATCH])
     return torch.cat(found)
 

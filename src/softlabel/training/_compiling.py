@@ -17,9 +17,14 @@ _VARIANTS = 64  # compiled forms per forward method: shapes of model x training 
 
 def compile_model(model: nn.Module, execution: Execution) -> None:
     """Run `model` compiled from now on, where `execution` says so; models of other packages stay as they are."""
-    if execution.compiled and not isinstance(model, Bridged) and model._compiled_call_impl is None:
+    if execution.compiled and not isinstance(model, Bridged) and not is_compiled(model):
         allow_variants()
         model.compile(backend=COMPILE_BACKEND)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `compile_model` has compiled it."""
+    return model._compiled_call_impl is not None
 
 
 def allow_variants() -> None:
@@ -27,8 +32,8 @@ def allow_variants() -> None:
     torch._dynamo.config.recompile_limit = max(_VARIANTS, torch._dynamo.config.recompile_limit)
 
 
-def of_any_size(views: Tensor, execution: Execution) -> Tensor:
-    """`views`, marked for the compiler as a batch [B, ...] of any size but one."""
-    if execution.compiled:
+def of_any_size(views: Tensor, compiled: bool) -> Tensor:
+    """`views`, marked as a batch [B, ...] of any size but one for what is `compiled`."""
+    if compiled:
         torch._dynamo.maybe_mark_dynamic(views, 0)
     return views

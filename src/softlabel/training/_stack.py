@@ -61,7 +61,7 @@ class Loop:
         Args:
             draw: seeds what a model of another package draws in its forward pass, such as dropout.
         """
-        found, views = [], of_any_size(views, self.execution)
+        found, views = [], of_any_size(views, self.execution.compiled)
         for position, (model, batch_loss) in enumerate(zip(self.models, losses, strict=True)):
             began = time.perf_counter()
             with self.execution.autocast(), _seeded(model, draw, views.device):

@@ -34,6 +34,7 @@ from softlabel.store import (
     require_same,
 )
 from softlabel.training._accuracy import measure_accuracy
+from softlabel.training._compiling import is_compiled, of_any_size
 from softlabel.training._execution import Execution, environment, resolve_execution
 from softlabel.training._history import History
 from softlabel.training._loop import fit
@@ -111,7 +112,7 @@ class Teacher:
     def logits(self, views: Tensor) -> Tensor:
         """float32 logits [B, classes] of views normalised with `info`; no gradient."""
         with torch.inference_mode():
-            logits = self.model(views)
+            logits = self.model(of_any_size(views, is_compiled(self.model)))
         # Inference tensors cannot enter a graph: the float32 copy can.
         return logits.float().clone()  # type: ignore[no-any-return]
 
