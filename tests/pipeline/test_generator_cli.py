@@ -115,7 +115,7 @@ def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Pat
         (("--seconds", "0.0001"), "too short for one batch"),
         (("--sampler", "euler"), "does not go with the schedule"),
         (("--batch", "0"), "batches of 1 or more"),
-        (("--out", told["distilled"]), "nothing is overwritten"),
+        (("--out", told["distilled"], "--seed", "1"), "already holds another distilled set"),
     ):
         said = softlabel(*words, *wrong)
         assert (said.code, message in said.error) == (2, True), said.err

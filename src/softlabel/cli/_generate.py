@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from softlabel.cli._options import Machine, Session
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, DistilledSet, fingerprint, human_bytes, plain
-from softlabel.generate import Sampling, check_sampling, generate_within, load_generator
-from softlabel.store import is_complete, read_artifact, save_distilled
+from softlabel.core import format_spec, human_bytes, plain
+from softlabel.evaluation import TimedSet, keep_timed
+from softlabel.generate import Sampling, check_sampling, load_generator
+from softlabel.store import load_distilled, read_artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,46 +40,22 @@ class Generate:
 
     def run(self, session: Session) -> None:
         sampling = Sampling(sampler=self.sampler, steps=self.steps, guidance=self.guidance, batch=self.batch)
+        spec = format_spec("latent-diffusion", {"generator": str(self.generator), **plain(sampling)})
+        wanted = TimedSet(name="generated", method=spec, seconds=self.seconds, storage=self.storage)
         made = load_generator(self.generator)
         check_sampling(made.config.schedule, self.sampler, self.steps, self.guidance)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
-        if self.out is not None and is_complete(self.out):
-            raise ConfigError(
-                f"There is a set at {self.out} already, and nothing is overwritten. Choose another --out."
-            )
         if self.machine.dry_run:
             facts = {"seconds": self.seconds, "classes": made.info.classes, "batch": self.batch}
             print_json(facts) if self.machine.json else print(f"would make images for {self.seconds:g} seconds")
             return
-        images = generate_within(
-            made.to(execution.torch_device), sampling, self.seconds, seed=self.seed, execution=execution,
-            progress=session.progress,
-        )  # fmt: skip
-        ipc = len(images) // made.info.classes
-        key = fingerprint(
-            "generated", made.fingerprint, plain(sampling), self.seed, ipc, self.storage, execution.identity
-        )
-        distilled = DistilledSet(
-            images=images,
-            targets=torch.arange(made.info.classes).repeat_interleave(ipc),
-            info=made.info,
-            method="latent-diffusion",
-            ipc=ipc,
-            seed=self.seed,
-            provenance={
-                "generator": made.fingerprint,
-                "sampling": plain(sampling),
-                "seconds": self.seconds,
-                "key": key,
-            },
-        )
-        path = self.out or store.distilled(f"{made.info.name}-generated-ipc{ipc}-s{self.seed}", key)
-        kept = distilled if is_complete(path) else save_distilled(distilled, path, self.storage)
+        path = keep_timed(wanted, None, self.seed, store, execution, out=self.out, progress=session.progress)
+        found = load_distilled(path)
         if self.machine.json:
             print_json({"distilled": str(path), **read_artifact(path, "distilled", verify=False).meta})
             return
-        rate = f"{len(images) / self.seconds:.1f}"
-        row = (str(ipc), f"{len(images):,}", rate, human_bytes(kept.image_bytes))
+        rate = f"{len(found) / self.seconds:.1f}"
+        row = (str(found.ipc), f"{len(found):,}", rate, human_bytes(found.image_bytes))
         print_table(
             f"Images of {made.info.name}", ("IPC", "images", "per second allowed", "bytes of images"), [row], numbers=4
         )

@@ -13,10 +13,12 @@ import tyro
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, SoftlabelWarning, count_of
+from softlabel.distill import check_images, plain_sampling
 from softlabel.evaluation import (
     Comparison,
     SetOptions,
     SetPaths,
+    TimedSet,
     check_inputs,
     compare,
     find_protocol,
@@ -25,12 +27,15 @@ from softlabel.evaluation import (
     plan_recipe,
     plan_set,
     plan_students,
+    plan_timed,
     read_given,
     run_recipe,
     set_names,
     set_path,
     teacher_facts,
+    timed_family,
 )
+from softlabel.generate import load_generator
 from softlabel.lab import choices
 from softlabel.labels import FixedLabels, load_labels
 from softlabel.recipes import find_recipe
@@ -74,8 +79,13 @@ class Evaluate:
     Example: softlabel evaluate PATH --teacher PATH --losses ce kl gift --protocol gift --epochs 300
     """
 
-    sets: tyro.conf.Positional[tuple[Path, ...]]
+    sets: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of distilled sets (softlabel distill prints them), or of images in one sub-folder per class."""
+    timed: str | None = None
+    """Add sets of all that a generator makes within --seconds, anew for every seed, as in
+    latent-diffusion:generator=PATH,steps=6"""
+    seconds: float = 600.0
+    """For --timed: the challenge's ten minutes by default."""
     protocol: str = "gift"
     """How students are trained. See: softlabel ls protocols"""
     losses: Annotated[tuple[str, ...] | None, tyro.conf.arg(aliases=["--loss"])] = None
@@ -100,15 +110,18 @@ class Evaluate:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
-        if not self.sets:
+        if not self.sets and self.timed is None:
             raise ConfigError("Which distilled sets? Give one or more folders. Make one with: softlabel distill")
         if self.seeds < 1:
             raise ConfigError(f"--seeds must be 1 or more. Got {self.seeds} instead.")
-        comparison = self._comparison()
+        comparison, timed = self._comparison(), self._timed()
         store, execution = self.machine.open_store(), self.machine.execution()
         group = self.teachers.load()
         teachers = {"teacher": group} if group else {}
-        data = self.data.options(_known(self.sets, group)).load(session.progress)
+        known = _known(self.sets, group)
+        if known is None and timed is not None:
+            known = load_generator(plain_sampling(timed.method)[0]).info
+        data = self.data.options(known).load(session.progress)
         given = {path: read_given(path, data.info, session.progress) for path in self.sets}
         names = set_names({path: distilled.method for path, distilled in given.items()})
         if self.machine.dry_run:
@@ -125,10 +138,19 @@ class Evaluate:
         for position, options in enumerate(random):
             families.insert(position, _family(options, data, comparison, store, execution))
             sizes[options.name] = options.ipc * data.info.classes
+        fresh = []
+        if timed is not None:
+            check_images(timed.method, data, ipc=1)
+            if self.machine.dry_run:
+                line, family, sizes[timed.name] = plan_timed(timed, None, data, comparison.seeds, store, execution)
+                fresh.append(line)
+            else:
+                family = timed_family(timed, None, comparison.seeds, store, execution, session.progress)
+            families.append(family)
         check_inputs(comparison, data, teachers, families, given.values(), stored)
         if self.machine.dry_run:
             pairs = zip(random, families, strict=False)
-            lines = [plan_set(options, family, data, [], execution) for options, family in pairs]
+            lines = fresh + [plan_set(options, family, data, [], execution) for options, family in pairs]
             lines += plan_students(
                 comparison, data, families, sizes, teachers, store=store, execution=execution, stored=stored
             )
@@ -170,11 +192,18 @@ class Evaluate:
             full_seeds=(self.seed,),
         )
 
+    def _timed(self) -> TimedSet | None:
+        if self.timed is None:
+            return None
+        if not plain_sampling(self.timed)[0].name:
+            raise ConfigError("--timed needs a generator: say latent-diffusion:generator=FOLDER (softlabel generator).")
+        return TimedSet(name=f"all of {self.seconds:g} s", method=self.timed, seconds=self.seconds)
+
     def _labels_folder(self) -> Path | None:
         """The folder of stored labels, when --labels is one."""
         if self.labels is None or not os.path.isdir(self.labels):
             return None
-        if len(self.sets) > 1:
+        if len(self.sets) != 1 or self.timed is not None:
             raise ConfigError("Stored labels belong to one distilled set. Give that one alone, or take --labels fixed.")
         return Path(self.labels)
 

@@ -2,6 +2,7 @@
 
 from softlabel.distill._common import Images
 from softlabel.distill._coresets import HerdingConfig, KCentreConfig, RandomConfig, farthest_first, herd
+from softlabel.distill._latent import latent_config, needs_generator, plain_sampling, with_generator
 from softlabel.distill._methods import (
     METHODS,
     OWN_LOSSES,
@@ -36,8 +37,12 @@ __all__ = [
     "farthest_first",
     "find_method",
     "herd",
+    "latent_config",
     "mosaic",
+    "needs_generator",
     "own_loss",
+    "plain_sampling",
     "tiles",
     "update_images",
+    "with_generator",
 ]

@@ -3,8 +3,10 @@
 from softlabel.evaluation._budget import Candidate, label_candidates, pilot
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
 from softlabel.evaluation._executors import EXECUTORS, make_executor
+from softlabel.evaluation._generated import GeneratorOptions, TimedSet, keep_timed, timed_family
 from softlabel.evaluation._given import keep_given, read_given, set_names
-from softlabel.evaluation._plan import PlanLine, plan_labeler, plan_recipe, plan_set, plan_students, plan_teacher
+from softlabel.evaluation._plan import plan_labeler, plan_recipe
+from softlabel.evaluation._plan_parts import PlanLine, plan_set, plan_students, plan_teacher, plan_timed
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
     DataOptions,
@@ -14,11 +16,10 @@ from softlabel.evaluation._recipe import (
     Recipe,
     TeacherOptions,
     UpdatedSet,
-    run_recipe,
-    teacher_facts,
 )
 from softlabel.evaluation._sets import SetOptions, keep_updated, make_set, set_path, set_teachers
 from softlabel.evaluation._statistics import CONFIDENCE, Summary, paired_difference, summarise, verdict
+from softlabel.evaluation._story import run_recipe, teacher_facts
 from softlabel.evaluation._student_views import student_views
 from softlabel.evaluation._students import Job, check_classes, full_data, train_student, train_students
 from softlabel.evaluation._study import compare
@@ -36,6 +37,7 @@ __all__ = [
     "Comparison",
     "DataOptions",
     "Executor",
+    "GeneratorOptions",
     "GivenSet",
     "Job",
     "Labeler",
@@ -47,6 +49,7 @@ __all__ = [
     "SetPaths",
     "Summary",
     "TeacherOptions",
+    "TimedSet",
     "Tuned",
     "Tuning",
     "UpdatedSet",
@@ -56,6 +59,7 @@ __all__ = [
     "find_protocol",
     "full_data",
     "keep_given",
+    "keep_timed",
     "keep_updated",
     "label_candidates",
     "make_executor",
@@ -67,6 +71,7 @@ __all__ = [
     "plan_set",
     "plan_students",
     "plan_teacher",
+    "plan_timed",
     "read_given",
     "run_recipe",
     "set_names",
@@ -75,6 +80,7 @@ __all__ = [
     "student_views",
     "summarise",
     "teacher_facts",
+    "timed_family",
     "train_student",
     "train_students",
     "tune",

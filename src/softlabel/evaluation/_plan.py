@@ -1,31 +1,27 @@
-"""What work will be done, before it is done: each part, what is finished, and a forecast from a short measurement."""
+"""What work will be done, before it is done: each part of a recipe, what is finished, and a forecast."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
-from softlabel.distill import ImageUpdate, RdedConfig, check_work, find_method, tiles
-from softlabel.evaluation._comparison import (
-    Arm,
-    Cell,
-    Comparison,
-    SetPaths,
-    Stored,
-    Teachers,
-    arms,
-    cells,
-    check_inputs,
-    own_labels,
+from softlabel.core import Dataset
+from softlabel.distill import (
+    ImageUpdate,
+    find_method,
+    latent_config,
+    needs_generator,
+    plain_sampling,
+    tiles,
+    with_generator,
 )
+from softlabel.evaluation._comparison import SetPaths
+from softlabel.evaluation._generated import TimedSet, generator_places
 from softlabel.evaluation._given import read_given
+from softlabel.evaluation._plan_parts import PlanLine, plan_set, plan_students, plan_teacher, plan_timed
 from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
 from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers, updated_path
-from softlabel.evaluation._students import finished_record
-from softlabel.evaluation._units import Bench, Unit, prepare
+from softlabel.generate import Forecast, forecast_generator
 from softlabel.labels import (
     FixedLabels,
     HelloConfig,
@@ -34,36 +30,10 @@ from softlabel.labels import (
     learning_step_seconds,
     load_labeler,
     load_labels,
-    online_labels,
-    replay_bytes,
     stand_in_labeler,
 )
-from softlabel.losses import Loss
-from softlabel.models import build_model
 from softlabel.store import Store, is_complete, load_distilled
-from softlabel.training import Execution, Optimizer, Protocol, Teacher, fit, load_teacher, teacher_path
-
-PROBE_STEPS = 3
-RECORD_BYTES = 4_000
-FORWARD_SHARE = 1 / 3  # of a training step: one pass of three
-
-
-@dataclass(frozen=True)
-class PlanLine:
-    """One part of the work.
-
-    Attributes:
-        what: for people.
-        done, total: pieces finished, and in all.
-        seconds: forecast for what is left.
-        disk_bytes: forecast of what it will add to the store.
-    """
-
-    what: str
-    done: int
-    total: int
-    seconds: float
-    disk_bytes: int
+from softlabel.training import Execution, Teacher, load_teacher, teacher_path
 
 
 def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execution) -> list[PlanLine]:
@@ -79,7 +49,14 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
 
     seeds = recipe.comparison.seeds
     lines, paths = [line], []
+    generator = _Generator.of(recipe, data, store, execution)
+    lines += generator.lines
     for options in recipe.sets:
+        if needs_generator(options.method):
+            line, family = generator.plan_set(options, data, looked_at(options), seeds, store, execution)
+            lines.append(line)
+            paths.append(family)
+            continue
         drawn = ((seed, set_seed(options, seeds, seed)) for seed in seeds)
         places = ((seed, set_path(options, data, looked_at(options), draw, store, execution)) for seed, draw in drawn)
         paths.append(SetPaths(options.name, tuple(places)))
@@ -87,6 +64,11 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
     sizes = {options.name: options.ipc * data.info.classes for options in recipe.sets}
     paths += [SetPaths(one.name, tuple((seed, one.path) for seed in seeds)) for one in recipe.given]
     sizes |= {one.name: len(read_given(one.path, data.info)) for one in recipe.given}
+    for timed in recipe.timed:
+        line, family, images = generator.plan_timed(timed, data, seeds, store, execution)
+        lines.append(line)
+        paths.append(family)
+        sizes[timed.name] = images
     stored: dict[tuple[str, int], FixedLabels] = {}
     for one in recipe.learned:
         family = next(family for family in paths if family.name == one.of)
@@ -124,6 +106,72 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
     return lines + plan_students(
         comparison, data, paths, sizes, labelers, store=store, execution=execution, stored=stored
     )
+
+
+@dataclass(frozen=True)
+class _Generator:
+    """A recipe's generator as far as it is there, and what it will cost.
+
+    Attributes:
+        path: of the generator, when it is finished.
+        cost: where something of it, or of its images, is still to be made.
+    """
+
+    path: Path | None
+    cost: Forecast | None
+    lines: tuple[PlanLine, ...] = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe, data: Dataset, store: Store, execution: Execution) -> "_Generator":
+        options = recipe.generator
+        if options is None:
+            return cls(None, None)
+        options.check(data)
+        coder, path = generator_places(options, data, store, execution)
+        cost = forecast_generator(data, options.autoencoder, options.denoiser, execution)
+        lines = (
+            _line(f"autoencoder, {options.autoencoder.epochs} epochs", coder, cost.coder_seconds, cost.coder_bytes),
+            _line(f"denoiser, {options.denoiser.epochs} epochs", path, cost.denoiser_seconds, cost.bytes),
+        )
+        return cls(path if is_complete(path) else None, cost, lines)
+
+    def plan_set(
+        self,
+        options: SetOptions,
+        data: Dataset,
+        teachers: list[Teacher],
+        seeds: tuple[int, ...],
+        store: Store,
+        execution: Execution,
+    ) -> tuple[PlanLine, SetPaths]:
+        """The part of one family of generated sets, and where they stand or will stand."""
+        if self.path is None:
+            places = [(seed, store.distilled("generated", f"{options.name}-{seed}")) for seed in seeds]
+        else:
+            named = replace(options, method=with_generator(options.method, self.path))
+            places = [
+                (seed, set_path(named, data, teachers, set_seed(named, seeds, seed), store, execution))
+                for seed in seeds
+            ]
+        family = SetPaths(options.name, tuple(places))
+        line = plan_set(options, family, data, teachers, execution, checked=False)
+        config = latent_config(options.method)
+        images = options.ipc * data.info.classes * (config.candidates if config.how == "best" else 1)
+        seconds = self.cost.sampling_seconds(config.sampling, images) if self.cost else 0.0
+        return replace(line, seconds=(line.total - line.done) * seconds), family
+
+    def plan_timed(
+        self, options: TimedSet, data: Dataset, seeds: tuple[int, ...], store: Store, execution: Execution
+    ) -> tuple[PlanLine, SetPaths, int]:
+        """The part of one timed family, where its sets stand or will stand, and about how many images one has."""
+        sampling = plain_sampling(options.method)[1]
+        per_image = self.cost.sampling_seconds(sampling, 1) if self.cost else None
+        return plan_timed(options, self.path, data, seeds, store, execution, per_image)
+
+
+def _line(what: str, path: Path, seconds: float, size: int) -> PlanLine:
+    done = is_complete(path)
+    return PlanLine(what, int(done), 1, 0.0 if done else seconds, 0 if done else size)
 
 
 def _plan_learned(
@@ -189,7 +237,7 @@ def _plan_updated(
     execution: Execution,
 ) -> tuple[PlanLine, SetPaths]:
     """The part of one family of updated images, and where its sets stand or will stand."""
-    trained = len(group) == 1 and group[0].public > 0  # otherwise its teachers stand in for it
+    trained = len(group) == 1 and group[0].public > 0
     places = [
         (seed, updated_path(update, path, data, group[0], store, execution)
          if trained and is_complete(path) else store.distilled("updated", f"of {path.name}"))
@@ -216,182 +264,3 @@ def _teacher_at(options: TeacherOptions, data: Dataset, store: Store, execution:
     return teacher_path(
         data, arch=options.arch, protocol=options.protocol, store=store, execution=execution, seed=options.seed
     )
-
-
-def plan_teacher(
-    options: TeacherOptions,
-    data: Dataset,
-    *,
-    store: Store,
-    execution: Execution,
-    save_every: int = 1,
-    out: Path | None = None,
-) -> tuple[PlanLine, Teacher]:
-    """The teacher's part, and the teacher: the finished one, or an untrained stand-in of the same cost."""
-    if save_every < 1:
-        raise ConfigError(f"--save-every must be 1 or more. Got {save_every} instead.")
-    protocol = options.protocol
-    path = teacher_path(
-        data,
-        arch=options.arch,
-        protocol=protocol,
-        store=store,
-        execution=execution,
-        seed=options.seed,
-        save_every=save_every,
-        out=out,
-    )
-    what = f"teacher {options.arch}, {protocol.epochs} epochs"
-    if is_complete(path):
-        return PlanLine(what, 1, 1, 0.0, 0), load_teacher(path)
-    teacher = _untrained(options.arch, data)
-    seconds = protocol.epochs * _epoch_seconds(options.arch, protocol, data, len(data.train), None, execution)
-    kept = protocol.epochs // save_every + 2
-    return PlanLine(what, 0, 1, seconds, kept * teacher.size), teacher
-
-
-def plan_set(
-    options: SetOptions, paths: SetPaths, data: Dataset, teachers: Sequence[Teacher], execution: Execution
-) -> PlanLine:
-    """The part of one family of distilled sets; refuses what `distill` would refuse."""
-    check_work(options.method, data, teachers, ipc=options.ipc)
-    done = sum(is_complete(path) for _, path in paths.by_seed)
-    left = len(paths.by_seed) - done
-    forwards = _forwards(options, data)
-    seconds = 0.0
-    if forwards and left and teachers:
-        probe = Protocol(name="probe", epochs=1, batch=256, optimizer=Optimizer(), labels="hard", loss=Loss("ce"))
-        step = _step_seconds(teachers[0].arch, probe, data, None, execution, len(data.train))
-        seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
-    # PNG keeps about what the pixels weigh; a file and its line in the manifest have a size of their own.
-    size = options.ipc * data.info.classes * (data.train.images[0].numel() + 300)
-    what = f"{options.name}: {options.method}, IPC {options.ipc}"
-    return PlanLine(what, done, done + left, seconds, left * size)
-
-
-def plan_students(
-    comparison: Comparison,
-    data: Dataset,
-    paths: Sequence[SetPaths],
-    sizes: dict[str, int],
-    teachers: Teachers,
-    *,
-    store: Store,
-    execution: Execution,
-    stored: Stored | None = None,
-) -> list[PlanLine]:
-    """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets.
-
-    Rates that are to be tuned are not known before: of the search and its arms, the least is forecast.
-    """
-    check_inputs(comparison, data, teachers, paths, stored=stored)
-    lines: dict[str, PlanLine] = {}
-    bench = Bench(data=data, teachers=teachers, stored=stored or {}, store=store, execution=execution)
-    by_seed = {(family.name, seed): path for family in paths for seed, path in family.by_seed}
-    paces: dict[str, float] = {}
-    replays: set[str] = set()
-    names = [family.name for family in paths]
-    for cell in cells(comparison, arms(comparison, names, data.info.classes, own=own_labels(stored or {}))):
-        arm, protocol = cell.arm, cell.arm.protocol
-        count = sizes.get(arm.set_name, len(data.train))
-        if arm.seen:
-            count = round(count * arm.seen / data.info.classes)
-        pace = f"{arm.student} {protocol.fingerprint} {count}"
-        if pace not in paces:
-            labels = _stand_in(arm, teachers.get(arm.teacher, ()), data, execution)
-            paces[pace] = protocol.total_epochs * _epoch_seconds(arm.student, protocol, data, count, labels, execution)
-        done = _is_finished(cell, bench, by_seed)
-        before = lines.get(arm.name, PlanLine(f"students {arm.name}", 0, 0, 0.0, 0))
-        disk = RECORD_BYTES + 25 * protocol.total_epochs
-        views = f"{arm.set_name} {arm.teacher} {arm.seen} {cell.seed}"
-        if not done and protocol.labels in ("online", "replay") and views not in replays:
-            replays.add(views)
-            disk += replay_bytes((protocol.labelled_epochs * count, arm.seen or data.info.classes))
-        lines[arm.name] = replace(
-            before,
-            done=before.done + int(done),
-            total=before.total + 1,
-            seconds=before.seconds + (0.0 if done else paces[pace]),
-            disk_bytes=before.disk_bytes + (0 if done else disk),
-        )
-    return [*_search(comparison, len(paths), max(paces.values(), default=0.0)), *lines.values()]
-
-
-def _search(comparison: Comparison, families: int, pace: float) -> list[PlanLine]:
-    """The least that the search for learning rates takes: all decades, the two half decades, and the tuned arms."""
-    tuning = comparison.tuning
-    if tuning is None:
-        return []
-    searched = families * len(comparison.students) * len(comparison.optimizer_specs) * len(comparison.losses)
-    count = searched * (tuning.below + 1 + tuning.above + 2 + len(comparison.seeds))
-    disk = count * (RECORD_BYTES + 25 * comparison.protocol.total_epochs)
-    return [PlanLine("learning rates and tuned arms, at least", 0, count, count * pace, disk)]
-
-
-def _stand_in(arm: Arm, teachers: Sequence[Teacher], data: Dataset, execution: Execution) -> LabelSource:
-    """Labels of about the same cost, in the same space."""
-    if arm.labels.edits:
-        return FixedLabels(torch.full((len(data.train), data.info.classes), 0.1), space="probabilities")
-    if arm.protocol.labels in ("online", "replay") and teachers:
-        return online_labels(teachers, data.info, execution)
-    return FixedLabels(torch.zeros(len(data.train), data.info.classes))
-
-
-def _forwards(options: SetOptions, data: Dataset) -> int:
-    """Forward passes of single images that a method needs."""
-    method, given = find_method(options.method)
-    if method.config is RdedConfig:
-        config: RdedConfig = build_config(RdedConfig, given, "the method 'rded'")
-        return config.images * config.crops * data.info.classes
-    if method.teacher == "trajectory":
-        followed: Any = build_config(method.config, given, f"the method {method.name!r}")
-        return int(followed.least_epochs) * len(data.train)
-    return 0 if method.teacher == "no" else len(data.train)
-
-
-def _untrained(arch: str, data: Dataset) -> Teacher:
-    model = build_model(arch, image_shape=data.info.image_shape, classes=data.info.classes, seed=0)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    return Teacher(model.eval().requires_grad_(False), data.info, arch, "untrained", None, 0, size)
-
-
-def _epoch_seconds(
-    model: str, protocol: Protocol, data: Dataset, images: int, labels: LabelSource | None, execution: Execution
-) -> float:
-    step = _step_seconds(model, protocol, data, labels, execution, images)
-    batch = protocol.batch_size(images, data.info.classes)
-    epochs = protocol.total_epochs
-    tests = sum(protocol.checks.at(epoch, epochs) for epoch in range(epochs)) / epochs
-    return step * -(-images // batch) + len(data.test) * tests * step / batch * FORWARD_SHARE
-
-
-def _step_seconds(
-    model: str, protocol: Protocol, data: Dataset, labels: LabelSource | None, execution: Execution, images: int
-) -> float:
-    batch = protocol.batch_size(images, data.info.classes)
-    count = min(len(data.train), PROBE_STEPS * batch)
-    split = Split(data.train.images[:count], data.train.targets[:count])
-    network = build_model(model, image_shape=data.info.image_shape, classes=data.info.classes, seed=0)
-    short = replace(protocol, epochs=1, extra_epoch=False, batch=batch)
-    # The second of two short trainings counts: the first warms up.
-    _, second = (
-        fit(
-            network,
-            split,
-            protocol=short,
-            info=data.info,
-            seed=stream_seed(turn, "probe"),
-            execution=execution,
-            labels=labels,
-        )
-        for turn in range(2)
-    )
-    return second.train_seconds / second.steps
-
-
-def _is_finished(cell: Cell, bench: Bench, paths: dict[tuple[str, int], Path]) -> bool:
-    path = paths.get((cell.arm.set_name, cell.seed))
-    if cell.arm.role != "baseline" and (path is None or not is_complete(path)):
-        return False
-    made = prepare(Unit((cell,), path), bench)
-    return finished_record(bench.store, made.keys[cell], made.data) is not None

@@ -1,39 +1,17 @@
-"""A whole story as one configuration: data, teacher, sets, comparison; and the runner that tells it."""
+"""A whole story as one configuration: data, teacher, labelers, sets, comparison."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from softlabel.core import ConfigError, Dataset, Progress, Silent
 from softlabel.data import load_dataset
-from softlabel.distill import ImageUpdate, check_images, check_trajectory
-from softlabel.evaluation._comparison import Comparison, SetPaths, check_data
-from softlabel.evaluation._given import keep_given, read_given
-from softlabel.evaluation._label_facts import label_distance
-from softlabel.evaluation._sets import SetOptions, keep_learned, keep_updated, make_family, set_teachers
-from softlabel.evaluation._study import compare
-from softlabel.evaluation._units import STACK_SIZE, Executor
-from softlabel.labels import (
-    FixedLabels,
-    HelloConfig,
-    Learning,
-    check_projector,
-    load_labeler,
-    load_labels,
-    train_labeler,
-)
+from softlabel.distill import ImageUpdate, needs_generator
+from softlabel.evaluation._comparison import Comparison
+from softlabel.evaluation._generated import GeneratorOptions, TimedSet
+from softlabel.evaluation._sets import SetOptions
+from softlabel.labels import HelloConfig, Learning
 from softlabel.models import check_model
-from softlabel.store import Store, load_distilled, read_artifact
-from softlabel.training import (
-    TEACHER_PROTOCOL,
-    Execution,
-    Protocol,
-    Teacher,
-    load_teacher,
-    resolve_stack,
-    train_teacher,
-)
+from softlabel.training import TEACHER_PROTOCOL, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +111,8 @@ class Recipe:
     """A complete, typed configuration of a story from real data to a report.
 
     Attributes:
+        generator: of the sets whose method is `latent-diffusion` without one; None where there are none.
+        timed: sets of as many generated images as a time allows, beside those that are made.
         given: sets from disk, each the same for all seeds, beside those that are made.
         learned: families that share the images of one of `sets` and have learned labels.
         updated: families whose images are those of one of `sets`, updated for a labeler.
@@ -149,6 +129,8 @@ class Recipe:
     given: tuple[GivenSet, ...] = ()
     learned: tuple[LearnedSet, ...] = ()
     updated: tuple[UpdatedSet, ...] = ()
+    generator: GeneratorOptions | None = None
+    timed: tuple[TimedSet, ...] = ()
 
     def __post_init__(self) -> None:
         missing = set(self.comparison.teachers) - {labeler.name for labeler in self.labelers}
@@ -160,7 +142,11 @@ class Recipe:
             raise ConfigError(f"The labeler {late[0].name!r} is of an epoch that the teacher never reaches.")
         names = [options.name for options in self.sets] + [given.name for given in self.given]
         changed: list[LearnedSet | UpdatedSet] = [*self.learned, *self.updated]
-        names += [one.name for one in changed]
+        names += [one.name for one in (*changed, *self.timed)]
+        asked = [(one.name, one.method) for one in self.sets] + [(one.name, one.method) for one in self.timed]
+        waiting = [name for name, method in asked if needs_generator(method)]
+        if waiting and self.generator is None:
+            raise ConfigError(f"The set {waiting[0]!r} needs a generator, and the recipe {self.name!r} trains none.")
         made = {options.name for options in self.sets}
         strange = [one.of for one in changed if one.of not in made]
         if strange:
@@ -186,176 +172,3 @@ class Recipe:
             return self
         protocol = self.comparison.protocol.with_epochs(epochs)
         return replace(self, comparison=replace(self.comparison, protocol=protocol))
-
-
-def run_recipe(
-    recipe: Recipe,
-    *,
-    store: Store,
-    execution: Execution,
-    command: str,
-    executor: Executor | None = None,
-    stack: str = "auto",
-    stack_size: int = STACK_SIZE,
-    retry: bool = False,
-    tolerant: bool = False,
-    progress: Progress | None = None,
-) -> Path:
-    """Tell the whole story; finished parts are found in the store, interrupted ones continued.
-
-    Args:
-        executor, stack, stack_size, retry, tolerant: as `compare`'s.
-
-    Returns:
-        the folder of the study artifact.
-    """
-    progress = progress or Silent()
-    resolve_stack(stack, execution)  # whatever is wrong is told before hours of work
-    data = recipe.data.load(progress)
-    check_data(recipe.comparison, data)
-    recipe.comparison.check_spaces([options.name for options in recipe.sets], {})
-    for options in recipe.sets:
-        check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
-        check_images(options.method, data, ipc=options.ipc)
-    for labeler in recipe.labelers:
-        if labeler.hello is not None:
-            check_projector(labeler.hello, data.info)
-    given = [(one.name, keep_given(one.path, read_given(one.path, data.info, progress), store)) for one in recipe.given]
-
-    def taught(seed: int) -> Path:
-        return train_teacher(
-            data,
-            arch=recipe.teacher.arch,
-            store=store,
-            execution=execution,
-            seed=seed,
-            protocol=recipe.teacher.protocol,
-            progress=progress,
-        )
-
-    path = taught(recipe.teacher.seed)
-    teacher = load_teacher(path)
-    labelers: dict[str, Sequence[Teacher]] = {}
-    for labeler in recipe.labelers:
-        seeds = labeler.seeds or (recipe.teacher.seed,)
-        group = [load_teacher(taught(seed), epoch) for seed in seeds for epoch in labeler.epochs]
-        if labeler.hello is not None:
-            made = train_labeler(
-                data,
-                group,
-                labeler.hello,
-                store=store,
-                execution=execution,
-                seed=recipe.teacher.seed,
-                progress=progress,
-            )
-            group = [load_labeler(made)]
-        labelers[labeler.name] = group
-    sets = []
-    for options in recipe.sets:
-        looked_at = set_teachers(options.method, path)
-        sets.append(make_family(options, data, looked_at, recipe.comparison.seeds, store, execution, progress))
-    learned = _learned(recipe, sets, data, store, execution, progress)
-    distances = _distances(recipe, sets, learned, labelers, execution)
-    updated = _updated(recipe, sets, data, labelers, store, execution, progress)
-    sets += [SetPaths(one.name, _family(sets, one.of).by_seed) for one in recipe.learned]
-    sets += updated
-    sets += [SetPaths(name, tuple((seed, path) for seed in recipe.comparison.seeds)) for name, path in given]
-    return compare(
-        recipe.comparison,
-        data,
-        labelers,
-        sets,
-        store=store,
-        execution=execution,
-        command=command,
-        teacher_facts=teacher_facts([path], [teacher], store),
-        stored=learned,
-        facts={"label_distances": distances} if distances else None,
-        executor=executor,
-        stack=stack,
-        stack_size=stack_size,
-        retry=retry,
-        tolerant=tolerant,
-        progress=progress,
-    )
-
-
-def _family(sets: Sequence[SetPaths], name: str) -> SetPaths:
-    return next(family for family in sets if family.name == name)
-
-
-def _learned(
-    recipe: Recipe,
-    sets: Sequence[SetPaths],
-    data: Dataset,
-    store: Store,
-    execution: Execution,
-    progress: Progress,
-) -> dict[tuple[str, int], FixedLabels]:
-    """Labels learned for the recipe's families, by family and seed."""
-    found = {}
-    for one in recipe.learned:
-        for seed, where in _family(sets, one.of).by_seed:
-            images = load_distilled(where)
-            kept = keep_learned(one.learning, images, data, seed, store, execution, progress)
-            found[one.name, seed] = load_labels(kept, images)
-    return found
-
-
-def _updated(
-    recipe: Recipe,
-    sets: Sequence[SetPaths],
-    data: Dataset,
-    labelers: Mapping[str, Sequence[Teacher]],
-    store: Store,
-    execution: Execution,
-    progress: Progress,
-) -> list[SetPaths]:
-    """The families of updated images."""
-    found = []
-    for one in recipe.updated:
-        [labeler] = labelers[one.labeler]
-        paths = [
-            (seed, keep_updated(one.update, path, data, labeler, store, execution, progress=progress))
-            for seed, path in _family(sets, one.of).by_seed
-        ]
-        found.append(SetPaths(one.name, tuple(paths)))
-    return found
-
-
-def _distances(
-    recipe: Recipe,
-    sets: Sequence[SetPaths],
-    learned: Mapping[tuple[str, int], FixedLabels],
-    labelers: Mapping[str, Sequence[Teacher]],
-    execution: Execution,
-) -> dict[str, dict[str, float]]:
-    """How far learned labels are from those of every teacher on the same images."""
-    found = {}
-    for one in recipe.learned:
-        family = _family(sets, one.of)
-        own = [learned[one.name, seed] for seed, _ in family.by_seed]
-        found[one.name] = {
-            name: label_distance(own, labelers[name], family, execution) for name in recipe.comparison.teachers
-        }
-    return found
-
-
-def teacher_facts(paths: Sequence[Path], teachers: Sequence[Teacher], store: Store) -> dict[str, Any] | None:
-    """What a report says of the first teacher, and how many there are."""
-    if not paths:
-        return None
-    meta = read_artifact(paths[0], verify=False).meta  # of a teacher, or of a labeler in its place
-    path, root = paths[0].resolve(), store.root.resolve()
-    return {
-        "arch": teachers[0].arch,
-        "path": path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
-        "fingerprint": teachers[0].fingerprint,
-        "count": len(teachers),
-        "test_accuracy": teachers[0].accuracy,
-        "best_test_accuracy": meta.get("best_test_accuracy"),
-        "bytes": sum(teacher.size for teacher in teachers),
-        "epochs": teachers[0].epoch,
-        "curve": meta.get("curve", []),
-    }

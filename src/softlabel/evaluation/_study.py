@@ -26,6 +26,7 @@ from softlabel.evaluation._comparison import (
 )
 from softlabel.evaluation._manifest import Findings, manifest
 from softlabel.evaluation._rates import tune_rates
+from softlabel.evaluation._samples import PICTURES, sample_facts
 from softlabel.evaluation._students import Record
 from softlabel.evaluation._units import STACK_SIZE, Bench, Executor, Failure, LocalExecutor, Outcome, make_units
 from softlabel.store import Store, is_complete, load_distilled, new_artifact
@@ -110,10 +111,16 @@ def compare(
     meta = manifest(found, command=command, teacher=teacher_facts) | dict(facts or {})
     if comparison.tuning is not None:
         meta["tuning"] = tried
+    firsts = [(family.name, loaded[family.by_seed[0][1]]) for family in sets]
+    labelling = next((group for group in teachers.values() if group), ())
+    samples, pictures = sample_facts(firsts, data, labelling, execution)
+    if samples:
+        meta["samples"] = samples
     path = store.study(comparison.name, fingerprint({key: value for key, value in meta.items() if key != "command"}))
     if not is_complete(path):
-        with new_artifact(path, "study", meta):
-            pass
+        with new_artifact(path, "study", meta) as writer:
+            if pictures:
+                writer.write_tensors(PICTURES, pictures)
     return path
 
 

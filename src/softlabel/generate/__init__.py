@@ -4,6 +4,7 @@ from softlabel.generate._autoencoder import (
     KINDS,
     AutoencoderConfig,
     adopt_autoencoder,
+    autoencoder_place,
     load_autoencoder,
     train_autoencoder,
 )
@@ -12,14 +13,16 @@ from softlabel.generate._choose import CHOICES, PICKS, Choice, Chosen, best_of, 
 from softlabel.generate._coder import Autoencoder, psnr
 from softlabel.generate._denoiser import DENOISERS, Denoiser, build_denoiser
 from softlabel.generate._diffusion import SAMPLERS, SCHEDULES, check_sampling, guided, noised, run_sampler
+from softlabel.generate._forecast import Forecast, check_generator_options, forecast_generator, image_seconds
 from softlabel.generate._generator import (
     Generator,
     GeneratorConfig,
     Sampling,
+    generator_place,
     load_generator,
     train_generator,
 )
-from softlabel.generate._measures import Nearest, agreement, confidences, frechet_distance, nearest_real
+from softlabel.generate._measures import Nearest, agreement, confidences, frechet_distance, image_features, nearest_real
 from softlabel.generate._processes import Processes, launched
 from softlabel.generate._steps import Course, Draws, train_steps
 
@@ -37,6 +40,7 @@ __all__ = [
     "Course",
     "Denoiser",
     "Draws",
+    "Forecast",
     "Generator",
     "GeneratorConfig",
     "Nearest",
@@ -44,14 +48,20 @@ __all__ = [
     "Sampling",
     "adopt_autoencoder",
     "agreement",
+    "autoencoder_place",
     "best_of",
     "build_denoiser",
+    "check_generator_options",
     "check_sampling",
     "choose_images",
     "confidences",
+    "forecast_generator",
     "frechet_distance",
     "generate_within",
+    "generator_place",
     "guided",
+    "image_features",
+    "image_seconds",
     "launched",
     "load_autoencoder",
     "load_generator",

@@ -123,15 +123,15 @@ def train_autoencoder(
     processes, progress = processes or Processes(), progress or Silent()
     identity = _identity(data, config, seed, execution)
     key = fingerprint(identity)
-    path = out or store.teacher(f"{data.info.name}-autoencoder", key)
+    path = out or autoencoder_place(data, config, store=store, execution=execution, seed=seed)[0]
     if is_complete(path):
         require_same(path, "autoencoder", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
         return path
     network = build_autoencoder(config, data.info, stream_seed(seed, "autoencoder", "init"))
     checkpoint = FileCheckpoint(store.student(key))
     trained = train_steps(
-        _Reconstruction(network, config),
-        _loss(data, config),
+        Reconstruction(network, config),
+        reconstruction_loss(data, config),
         len(data.train),
         config.course(),
         seed=stream_seed(seed, "autoencoder"),
@@ -147,6 +147,14 @@ def train_autoencoder(
         checkpoint.clear()
     processes.wait()
     return path
+
+
+def autoencoder_place(
+    data: Dataset, config: AutoencoderConfig, *, store: Store, execution: Execution, seed: int = 0
+) -> tuple[Path, str]:
+    """Where `train_autoencoder` with these arguments keeps, or will keep, its autoencoder, and its fingerprint."""
+    key = fingerprint(_identity(data, config, seed, execution))
+    return store.teacher(f"{data.info.name}-autoencoder", key), key
 
 
 def adopt_autoencoder(
@@ -219,7 +227,7 @@ def build_autoencoder(config: AutoencoderConfig, info: DatasetInfo, seed: int) -
         return diffusers.VQModel(**common, num_vq_embeddings=config.codes)  # type: ignore[no-any-return]
 
 
-class _Reconstruction(nn.Module):
+class Reconstruction(nn.Module):
     """Both halves as one: the mean loss of pixels in -1..1, given the noise of the latents."""
 
     def __init__(self, network: nn.Module, config: AutoencoderConfig) -> None:
@@ -241,7 +249,8 @@ class _Reconstruction(nn.Module):
         return loss
 
 
-def _loss(data: Dataset, config: AutoencoderConfig) -> StepLoss:
+def reconstruction_loss(data: Dataset, config: AutoencoderConfig) -> StepLoss:
+    """The loss of `Reconstruction` on rows of the train split."""
     shape = config.channels, data.info.height // config.factor, data.info.width // config.factor
 
     def loss(network: nn.Module, rows: Tensor, draws: Draws) -> Tensor:

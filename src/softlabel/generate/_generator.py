@@ -7,6 +7,7 @@ the distilled ones with few sampling steps. Its sizes are not public: ours are o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -205,17 +206,9 @@ def train_generator(
     """
     processes, progress = processes or Processes(), progress or Silent()
     check_generator(data, autoencoder, config)
-    identity = {
-        "config": plain(config),
-        "revision": REVISION,
-        "autoencoder": autoencoder.fingerprint,
-        "data": data.info.digest,
-        "train": data.train.digest,
-        "seed": seed,
-        "execution": execution.identity,
-    }
+    identity = _identity(data, autoencoder.fingerprint, config, execution, seed)
     key = fingerprint(identity)
-    path = out or store.teacher(f"{data.info.name}-generator", key)
+    path = out or generator_place(data, autoencoder.fingerprint, config, store=store, execution=execution, seed=seed)
     if is_complete(path):
         require_same(path, "generator", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
         return path
@@ -226,7 +219,7 @@ def train_generator(
     checkpoint = FileCheckpoint(store.student(key))
     trained = train_steps(
         denoiser,
-        _loss(latents, data.train.targets, data.info.classes, config),
+        denoising_loss(latents, data.train.targets, data.info.classes, config),
         len(data.train),
         config.course(),
         seed=stream_seed(seed, "denoiser"),
@@ -255,6 +248,14 @@ def train_generator(
     return path
 
 
+def generator_place(
+    data: Dataset, autoencoder: str, config: GeneratorConfig, *, store: Store, execution: Execution, seed: int = 0
+) -> Path:
+    """Where `train_generator` keeps, or will keep, a generator on the autoencoder of that fingerprint."""
+    key = fingerprint(_identity(data, autoencoder, config, execution, seed))
+    return store.teacher(f"{data.info.name}-generator", key)
+
+
 def load_generator(path: Path) -> Generator:
     """The generator at `path`.
 
@@ -278,17 +279,36 @@ def check_generator(data: Dataset, autoencoder: Autoencoder, config: GeneratorCo
     Raises:
         ConfigError, TeacherMismatchError: see `train_generator`.
     """
-    denoiser_config(config.denoiser).check(autoencoder.latent_shape)
+    check_denoiser(data, autoencoder.latent_shape, config)
     if autoencoder.info.image_shape != data.info.image_shape:
         raise TeacherMismatchError(
             f"The autoencoder was made for images of {list(autoencoder.info.image_shape)}, and those of "
             f"{data.info.name} are {list(data.info.image_shape)}. Train one for them (softlabel generator)."
         )
+
+
+def check_denoiser(data: Dataset, latents: tuple[int, int, int], config: GeneratorConfig) -> None:
+    """Raise ConfigError for latents [C, h, w] that the denoiser cannot take, or a class without images."""
+    denoiser_config(config.denoiser).check(latents)
     empty = [name for name, n in zip(data.info.class_names, data.train.counts(data.info.classes), strict=True) if not n]
     if empty:
         raise ConfigError(
             f"The class {empty[0]!r} of {data.info.name} has no training images: nothing tells what to generate for it."
         )
+
+
+def _identity(
+    data: Dataset, autoencoder: str, config: GeneratorConfig, execution: Execution, seed: int
+) -> dict[str, Any]:
+    return {
+        "config": plain(config),
+        "revision": REVISION,
+        "autoencoder": autoencoder,
+        "data": data.info.digest,
+        "train": data.train.digest,
+        "seed": seed,
+        "execution": execution.identity,
+    }
 
 
 def _encoded(
@@ -305,7 +325,9 @@ def _encoded(
     return torch.stack(found)
 
 
-def _loss(latents: Tensor, targets: Tensor, none: int, config: GeneratorConfig) -> StepLoss:
+def denoising_loss(latents: Tensor, targets: Tensor, none: int, config: GeneratorConfig) -> StepLoss:
+    """The squared error of what the denoiser tells of noised latents [1 or 2, N, C, h, w] (`_encoded`), by rows."""
+
     def loss(network: nn.Module, rows: Tensor, draws: Draws) -> Tensor:
         device = draws.device
         side = (draws.uniform() * len(latents)).long().cpu()

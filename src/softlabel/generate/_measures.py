@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from softlabel.core import ConfigError, DatasetInfo, Split
-from softlabel.training import Execution, Normaliser, Teacher, mean_logits
+from softlabel.training import Execution, Normaliser, Teacher, mean_logits, renormalise
 
 BATCH = 512
 
@@ -19,6 +19,16 @@ def confidences(teachers: Sequence[Teacher], images: Tensor, info: DatasetInfo, 
     with execution.autocast(), execution.deterministic():
         for part in images.split(BATCH):
             found.append(mean_logits(teachers, normalise(part), info).softmax(dim=-1).cpu())
+    return torch.cat(found)
+
+
+def image_features(teacher: Teacher, images: Tensor, info: DatasetInfo, execution: Execution) -> Tensor:
+    """What a teacher's last layer sees of uint8 images of data with `info`, float32 [N, features]."""
+    normalise = Normaliser(info, execution.torch_device)
+    found = []
+    with execution.autocast(), execution.deterministic():
+        for part in images.split(BATCH):
+            found.append(teacher.features(renormalise(normalise(part), info, teacher.info)).cpu())
     return torch.cat(found)
 
 

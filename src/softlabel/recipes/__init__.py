@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from softlabel.core import UnknownNameError
 from softlabel.evaluation import Comparison, DataOptions, Recipe, SetOptions, TeacherOptions, find_protocol
+from softlabel.recipes._generated import cifar10_generated, cifar10_generated_quick, fashion_mnist_generated
 from softlabel.recipes._lab import LAB, find_lab
 from softlabel.recipes._lab_setting import LabSetting
 from softlabel.recipes._studies import STUDIES, Changes, change, find_study
@@ -21,8 +22,11 @@ __all__ = [
     "Changes",
     "LabSetting",
     "change",
+    "cifar10_generated",
+    "cifar10_generated_quick",
     "cifar10_rded_ipc10",
     "digits_quick",
+    "fashion_mnist_generated",
     "fashion_mnist_rded_ipc10",
     "find_lab",
     "find_recipe",
@@ -130,6 +134,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-mnist-rded-ipc10": fashion_mnist_rded_ipc10,
     "cifar10-rded-ipc10": cifar10_rded_ipc10,
     "tiny-imagenet-rded-ipc10": tiny_imagenet_rded_ipc10,
+    "fashion-mnist-generated": fashion_mnist_generated,
+    "cifar10-generated": cifar10_generated,
+    "cifar10-generated-quick": cifar10_generated_quick,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from softlabel.core import DatasetInfo, StoreError
 from softlabel.lab import Absent, Choice, Regime, Surface, absent, answers, choices, frontier, read_surface
 from softlabel.report._label_facts import LabelFacts, parse_label_facts
+from softlabel.report._samples import SampleFacts
 from softlabel.report._specs import AXES, PlotSpec, parse_plot
 
 T = TypeVar("T")
@@ -200,6 +201,7 @@ class StudyFacts:
     answers: tuple[str, ...] = ()
     regimes: tuple[Regime, ...] = ()
     label_facts: tuple[LabelFacts, ...] = ()
+    samples: tuple[SampleFacts, ...] = ()
 
     @property
     def is_grid(self) -> bool:
@@ -275,6 +277,7 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         arms=tuple(_arm(entry) for entry in meta["arms"]),
         comparisons=tuple(_comparison(entry) for entry in meta["comparisons"]),
         labels_shown=tuple(_label_shown(entry) for entry in meta["labels_shown"]),
+        samples=tuple(_pick(SampleFacts, entry) for entry in meta.get("samples") or ()),
         notes=tuple(meta["notes"]),
         environment=dict(meta["environment"]),
         kind=meta.get("kind") or "",

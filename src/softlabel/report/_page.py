@@ -23,6 +23,7 @@ from softlabel.report._headline import best_arm, finding, headline_of, tally
 from softlabel.report._palette import MARKS, Palette
 from softlabel.report._panels import panels
 from softlabel.report._pictures import contact_sheet, picture
+from softlabel.report._samples import samples_view
 from softlabel.report._shown import (
     BarRow,
     ByteRow,
@@ -85,6 +86,7 @@ def render(study: Study) -> str:
             accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
             curves=_curves(study, groups, palette),
             teacher_plots=_teacher_plots(facts.teacher),
+            samples=samples_view(facts, study.path),
             sets=[_set_view(entry, study.sets[entry.name], facts) for entry in facts.sets],
             cards=[_label_card(shown, study) for shown in facts.labels_shown],
             byte_rows=_byte_rows(facts),

@@ -51,7 +51,10 @@ def contact_sheet(distilled: DistilledSet) -> Sheet:
     """The first images of the first classes of a set: at most 10 of each of 20 classes."""
     targets = distilled.targets.tolist()
     classes = sorted(set(targets))
-    strips = [_strip(distilled, target) for target in classes[:MOST_CLASSES]]
+    strips = [
+        strip_of(distilled.images[distilled.targets == target][:MOST_PER_CLASS], target)
+        for target in classes[:MOST_CLASSES]
+    ]
     shown = sum(strip.images for strip in strips)
     return Sheet(
         strips=tuple(strips),
@@ -66,8 +69,9 @@ def picture(image: Tensor) -> str:
     return _uri(_shrink(image[None])[0])
 
 
-def _strip(distilled: DistilledSet, target: int) -> Strip:
-    images = _shrink(distilled.images[distilled.targets == target][:MOST_PER_CLASS])
+def strip_of(images: Tensor, target: int) -> Strip:
+    """uint8 images [N, C, H, W] of one class side by side."""
+    images = _shrink(images)
     count, channels, height, width = images.shape
     # White gaps, because the images of many data sets are dark at their borders.
     row = torch.full((channels, height, count * (width + _GAP) - _GAP), _WHITE, dtype=torch.uint8)

@@ -1,0 +1,118 @@
+"""Whether a generator can be trained on some data, and how long that and its images will take: told before work."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from softlabel.core import ConfigError, Dataset
+from softlabel.generate._autoencoder import AutoencoderConfig, Reconstruction, build_autoencoder, reconstruction_loss
+from softlabel.generate._coder import Autoencoder
+from softlabel.generate._denoiser import build_denoiser
+from softlabel.generate._generator import Generator, GeneratorConfig, Sampling, check_denoiser, denoising_loss
+from softlabel.generate._steps import Course, StepLoss, train_steps
+from softlabel.training import Execution
+
+BYTES_PER_WEIGHT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a generator will take.
+
+    Attributes:
+        coder_seconds, denoiser_seconds: of their trainings.
+        coder_bytes, bytes: of the autoencoder's weights, and of both networks'.
+        look_seconds, decode_seconds: of one image, per look of the denoiser and for turning latents into it.
+    """
+
+    coder_seconds: float
+    denoiser_seconds: float
+    coder_bytes: int
+    bytes: int
+    look_seconds: float
+    decode_seconds: float
+
+    def sampling_seconds(self, sampling: Sampling, images: int) -> float:
+        """Of so many images; guidance looks twice."""
+        looks = sampling.steps * (1 if sampling.guidance in (0, 1) else 2)
+        return images * (looks * self.look_seconds + self.decode_seconds)
+
+
+def check_generator_options(data: Dataset, coder: AutoencoderConfig, config: GeneratorConfig) -> None:
+    """Refuse what cannot be trained, before anything is.
+
+    Raises:
+        ConfigError: images that cannot be halved so often, a denoiser that does not fit the latents, or a class
+            without images, or fewer images than a batch.
+    """
+    coder.check(data.info)
+    check_denoiser(data, _latent_shape(data, coder), config)
+    batch = max(coder.batch, config.batch)
+    if batch > len(data.train):
+        raise ConfigError(
+            f"A batch of {batch} is larger than the {len(data.train)} images of {data.info.name}. Choose a smaller one."
+        )
+
+
+def forecast_generator(
+    data: Dataset, coder: AutoencoderConfig, config: GeneratorConfig, execution: Execution
+) -> Forecast:
+    """Measured on a few steps of fresh networks."""
+    shape, classes, train = _latent_shape(data, coder), data.info.classes, data.train
+    network = build_autoencoder(coder, data.info, 0)
+    coder_step = _step_seconds(
+        Reconstruction(network, coder), reconstruction_loss(data, coder), len(train), coder.course(), execution
+    )
+    denoiser = build_denoiser(config.denoiser, shape, classes, 0)
+    latents = torch.zeros(1, len(train), *shape, dtype=torch.float16)
+    loss = denoising_loss(latents, train.targets, classes, config)
+    denoiser_step = _step_seconds(denoiser, loss, len(train), config.course(), execution)
+    batch = Sampling().batch
+    made = Autoencoder(network.eval(), data.info, torch.zeros(shape[0]), torch.ones(shape[0]))
+    noise, when, wanted = torch.randn(batch, *shape), torch.full((batch,), 0.5), torch.zeros(batch, dtype=torch.int64)
+    device = execution.torch_device
+    told = (noise.to(device), when.to(device), wanted.to(device))
+
+    def look() -> None:
+        with torch.inference_mode(), execution.autocast():
+            denoiser(*told)
+
+    weights = sum(tensor.numel() for tensor in network.state_dict().values())
+    return Forecast(
+        coder_seconds=coder.epochs * (len(train) // coder.batch) * coder_step,
+        denoiser_seconds=config.epochs * (len(train) // config.batch) * denoiser_step,
+        coder_bytes=weights * BYTES_PER_WEIGHT,
+        bytes=(weights + sum(tensor.numel() for tensor in denoiser.state_dict().values())) * BYTES_PER_WEIGHT,
+        look_seconds=_seconds(look) / batch,
+        decode_seconds=_seconds(lambda: made.decode(noise, execution)) / batch,
+    )
+
+
+def image_seconds(generator: Generator, sampling: Sampling, execution: Execution) -> float:
+    """What one of a batch of images takes, measured."""
+    made, classes = generator.to(execution.torch_device), torch.arange(sampling.batch) % generator.info.classes
+    return _seconds(lambda: made.images(classes, classes, sampling, execution, 0)) / sampling.batch
+
+
+def _latent_shape(data: Dataset, coder: AutoencoderConfig) -> tuple[int, int, int]:
+    return coder.channels, data.info.height // coder.factor, data.info.width // coder.factor
+
+
+def _step_seconds(network: nn.Module, loss: StepLoss, images: int, course: Course, execution: Execution) -> float:
+    """Of one step: the second of two short trainings counts."""
+    steps = min(2, images // course.batch)
+    short = replace(course, epochs=1)
+    done = [train_steps(network, loss, steps * course.batch, short, seed=0, execution=execution) for _ in range(2)]
+    network.eval()
+    return done[-1].seconds / steps
+
+
+def _seconds(work: Callable[[], Tensor | None]) -> float:
+    """Of the second time that `work` is done."""
+    work()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
