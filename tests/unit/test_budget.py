@@ -13,7 +13,7 @@ from softlabel.evaluation import find_protocol, label_candidates, pilot
 from softlabel.evaluation._budget import _judges
 from softlabel.labels import OnlineLabels, load_label_store, online_labels, write_label_store
 from softlabel.models import build_model
-from softlabel.store import Store
+from softlabel.store import Store, save_distilled
 from softlabel.training import Execution, Protocol, Teacher
 
 EXECUTION = Execution("cpu", "fp32")
@@ -90,6 +90,19 @@ def test_nobody_is_judged_by_images_of_the_set(tiny_data: Dataset, distilled: Di
     everything = replace(tiny_data, train=Split(distilled.images, distilled.targets))
     with pytest.raises(ConfigError, match="No real image is left"):
         _judges(everything, distilled, 0)
+
+
+@pytest.mark.parametrize("method", ["random", "rded:factor=2,crops=2,images=8"])
+def test_nobody_is_judged_by_what_a_set_was_made_from(
+    tiny_data: Dataset, online: OnlineLabels, tmp_path: Path, method: str
+) -> None:
+    made = distill(method, tiny_data, list(online.teachers), ipc=2, seed=0, execution=EXECUTION)
+    told = made.provenance.get("train_indices") or made.provenance["train_indices_by_rank"]
+    sources = {tiny_data.train.images[place].numpy().tobytes() for place in torch.tensor(told).flatten().tolist()}
+    kept = save_distilled(made, tmp_path / "set", "jpeg-75" if method == "random" else "png")
+    judges = _judges(replace(tiny_data, selection=None), kept, 0).test
+    assert len(judges)
+    assert not sources & {image.numpy().tobytes() for image in judges.images}
 
 
 @pytest.mark.parametrize(

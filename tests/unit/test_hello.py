@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from softlabel.evaluation import find_protocol, train_student
 from softlabel.labels import HelloConfig, load_labeler, online_labels, train_labeler
 from softlabel.labels._hello import least_squares
 from softlabel.labels._projector import Projector, ProjectorConfig, text_head
+from softlabel.labels._words import prompts
 from softlabel.models import Backbone, build_model, load_backbone
 from softlabel.store import Store
 from softlabel.training import Execution, Normaliser, Teacher
@@ -232,6 +234,40 @@ def test_other_weights_of_one_name_are_refused(clip: str, tiny_data: Dataset, st
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match="of the weights 0000000000000000, and the one on this machine has"):
         load_labeler(path)
+
+
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "tokenizer.json"])
+def test_another_normalisation_or_tokenizer_is_another_backbone(
+    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, file: str
+) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(clip.removeprefix("clip:"), folder)
+    path = make(tiny_data, config(f"clip:{folder}", epochs=0), store)
+    load_labeler(path)
+    text = (folder / file).read_text()
+    swapped = text.replace('"a"', '"?"').replace('"b"', '"a"').replace('"?"', '"b"')
+    (folder / file).write_text(swapped if file == "tokenizer.json" else text.replace("0.25", "0.35"))
+    assert (folder / file).read_text() != text
+    with pytest.raises(ConfigError, match="and the one on this machine has"):
+        load_labeler(path)
+
+
+def test_a_labeler_is_named_by_its_backbone_s_weights_not_by_their_place(
+    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(clip.removeprefix("clip:"), folder)
+    monkeypatch.chdir(tmp_path)
+    path = make(tiny_data, config("clip:clip", epochs=0), store)
+    assert path == make(tiny_data, config(clip, epochs=0), store)
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_labeler(path).arch == f"hello:clip:{folder.resolve()}"
+
+
+def test_texts_are_made_of_words() -> None:
+    assert prompts(("n01443537", "sea_lion", "truck"), "a {}.") == ["a goldfish.", "a sea lion.", "a truck."]
+    with pytest.raises(ConfigError, match="'n09999999' is a WordNet id, and the words for it are not known"):
+        prompts(("n09999999",), "a {}.")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def arm(
 ) -> dict[str, Any]:
     axes = {"set": "A", "labels": labels, "loss": loss, "teacher": "epoch 8"}
     final = {"mean": mean, "std": 0.01, "low": mean - 0.02, "high": mean + 0.02, "n": 3}
-    bytes_ = {"images": 100, "labels": stored, "labeler": labeler}
+    bytes_ = {"images": images, "labels": stored, "labeler": labeler}
     return {"name": f"{labels} / {loss}", "set": "A", "axes": axes, "final": final, "bytes": bytes_}
 
 
@@ -26,7 +26,14 @@ def study(*arms: dict[str, Any]) -> dict[str, Any]:
 def test_a_front_against_brute_force() -> None:
     draws = random.Random(0)
     arms = [
-        arm(f"replay:epochs={n}", draws.choice([0.1, 0.2, 0.3, 0.4]), stored=draws.choice([1, 5, 9])) for n in range(40)
+        arm(
+            f"replay:epochs={n}",
+            draws.choice([0.1, 0.2, 0.3, 0.4]),
+            images=draws.choice([10, 14, 18]),
+            stored=draws.choice([1, 5, 9]),
+            labeler=draws.choice([0, 3]),
+        )
+        for n in range(40)
     ]
     found = frontier(study(*arms))
     for one in found:
@@ -37,6 +44,7 @@ def test_a_front_against_brute_force() -> None:
         )  # fmt: skip
         assert one.front != beaten
     assert [one.total for one in found] == sorted(one.total for one in found)
+    assert sorted(one.total for one in found) == sorted(sum(one["bytes"].values()) for one in arms)
 
 
 def test_what_is_kept_of_full_labels_and_at_what_price() -> None:

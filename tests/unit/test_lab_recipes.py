@@ -7,9 +7,10 @@ import pytest
 
 from softlabel.core import ConfigError, SoftlabelError, UnknownNameError
 from softlabel.evaluation import DataOptions, Recipe
+from softlabel.evaluation._budget import CODECS
 from softlabel.evaluation._comparison import Arm, arms
 from softlabel.lab import FULL_LABELS, choices
-from softlabel.labels import EDITS, LabelSpec
+from softlabel.labels import EDITS, Codec, LabelSpec
 from softlabel.recipes import LAB, LabSetting, find_lab
 from softlabel.report._specs import parse_plot
 
@@ -47,7 +48,7 @@ def test_every_study_is_complete(name: str, classes: int, quick: bool) -> None:
             continue
         if plot["kind"] == "bytes":  # draws all arms, and measures them by full labels
             assert ("labels", FULL_LABELS) in values
-            assert name != "bytes" or len({arm.axes["labels"] for arm in found}) >= 10
+            assert name != "bytes" or len({arm.axes["labels"] for arm in found}) >= (10 if classes > 2 else 8)
             continue
         parsed = parse_plot(plot)
         if plot["kind"] == "epochs":
@@ -173,7 +174,7 @@ def test_labels_that_no_loss_can_use_are_refused_not_dropped() -> None:
 def test_bytes_tries_jpeg_where_images_weigh_more_than_labels() -> None:
     recipe = find_lab("bytes")
     lossy = [arm for arm in _arms(recipe) if arm.set_name.endswith("jpeg-75")]
-    assert {arm.axes["labels"] for arm in lossy} == {"fixed", "replay:epochs=10+int4", "replay:epochs=30+int4"}
+    assert {arm.axes["labels"] for arm in lossy} == {"fixed+fp16", "replay:epochs=10+int4", "replay:epochs=30+int4"}
     assert {arm.axes["loss"] for arm in lossy} == {"soft_ce"}
     big = find_lab("bytes", LabSetting(labels=("replay",)))
     assert {options.storage for options in big.sets} == {"png"}
@@ -228,9 +229,32 @@ def test_parts_of_a_labeler_are_compared_with_the_one_before() -> None:
     )
     one = find_lab("hello", LabSetting(stops=(8,)))
     assert [labeler.name for labeler in one.labelers] == ["weak teachers", "probe", "+ low-rank updates"]
-    assert find_lab("hello", LabSetting(stops=(24, 8))).labelers[1].stops == (24,)
+    assert [labeler.stops for labeler in find_lab("hello", LabSetting(stops=(24, 8))).labelers[:3]] == [
+        (8, 24),
+        (24,),  # the last epoch's teacher, who costs the half of both
+        (24,),
+    ]
     assert find_lab("hello").comparison.protocol.name.startswith("gift")
     assert find_lab("hello", LabSetting(protocol="rded")).comparison.protocol.name.startswith("rded")
+
+
+@pytest.mark.parametrize("classes", [3, 10, 20, 200])
+def test_no_labels_are_tried_that_16_bits_would_keep_in_as_few_bytes(classes: int) -> None:
+    tried = [LabelSpec.parse(spec).codec for spec in find_lab("bytes", LabSetting(classes=classes)).comparison.labels]
+    fp16 = {codec: replace(codec, numbers="fp16").row_bytes(classes) for codec in tried if codec is not None}
+    for codec, size in fp16.items():
+        assert codec.numbers == "fp16" or codec.row_bytes(classes) < size, codec
+
+
+def test_a_budget_s_codecs_save_bytes() -> None:
+    assert all(Codec.parse(spec).saves(10) for spec in CODECS)
+    assert not Codec.parse("topk:k=2,fill=smooth+int8").saves(10)
+    assert not Codec.parse("int8").saves(3)
+
+
+def test_full_labels_are_those_of_every_view_under_a_protocol_with_a_pool() -> None:
+    protocol = find_lab("bytes", LabSetting(protocol="lpld", losses=("kl",))).comparison.protocol
+    assert protocol.with_labels("replay").labelled_epochs == 300
 
 
 def test_parts_of_a_labeler_can_be_chosen() -> None:
@@ -238,6 +262,10 @@ def test_parts_of_a_labeler_can_be_chosen() -> None:
     low = find_lab("hello", LabSetting(parts=("low-rank",), losses=("gift",)))
     assert [labeler.name for labeler in low.labelers] == ["weak teachers", "+ low-rank updates"]
     assert (low.updated, low.comparison.losses) == ((), ("gift",))
+    assert [one.name for one in find_lab("hello", LabSetting(parts=("last",))).labelers] == [
+        "weak teachers",
+        "last epoch",
+    ]
     both = find_lab("hello", LabSetting(quick=True, labeler=clip, parts=("update", "text", "probe")))
     assert [labeler.name for labeler in both.labelers[1:]] == ["probe", "+ text head"]
     assert [updated.labeler for updated in both.updated] == ["+ text head"]

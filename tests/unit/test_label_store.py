@@ -9,13 +9,23 @@ from typing import Any
 import pytest
 import torch
 
-from softlabel.core import ConfigError, Dataset, DistilledSet, SoftlabelError, Split, StoreError, UnknownNameError
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DistilledSet,
+    SoftlabelError,
+    Split,
+    StoreError,
+    UnknownNameError,
+    fingerprint,
+)
 from softlabel.distill import distill
 from softlabel.evaluation import find_protocol, student_views, train_student
 from softlabel.labels import Codec, HardLabels, OnlineLabels, load_label_store, online_labels, write_label_store
+from softlabel.labels._label_store import _identity
 from softlabel.labels._label_views import VIEWS, fingerprint_of, read_views, written_views
 from softlabel.models import build_model
-from softlabel.store import read_artifact
+from softlabel.store import ArtifactWriter, read_artifact
 from softlabel.training import POLICIES, DrawnViews, Execution, Protocol, Teacher
 
 STUDENT = "convnet-1:width=4"
@@ -114,10 +124,10 @@ def test_a_store_gives_what_its_codec_gives(
             if not fitted.shared:
                 exact = fitted.decode(fitted.encode(exact, target=target), target=target)
                 torch.testing.assert_close(coded.labels.logits(torch.empty(0), drawn.index, drawn.rows), exact)
-            else:
+            else:  # what was learned of other views of the same images
                 again = coded.labels.logits(torch.empty(0), drawn.index, drawn.rows)
-                assert bool(again.isfinite().all())
-                assert again.shape == exact.shape
+                alike = torch.corrcoef(torch.stack([again.flatten(), exact.flatten()]))[0, 1]
+                assert alike > 0.5, alike
 
 
 def test_bytes_are_those_of_the_files(distilled: DistilledSet, write: Write) -> None:
@@ -243,11 +253,39 @@ def test_mixed_views_take_multiples_of_their_batch(distilled: DistilledSet, writ
             list(opened.views_for(short("rded", batch), distilled).epoch(0))
 
 
+def test_whoever_is_interrupted_between_a_codec_s_files_goes_on(
+    write: Write, monkeypatch: pytest.MonkeyPatch, distilled: DistilledSet
+) -> None:
+    keep = ArtifactWriter.write_tensors
+
+    def stop(self: ArtifactWriter, name: str, *rest: Any, **more: Any) -> None:
+        if "encoder" in name:
+            raise KeyboardInterrupt
+        keep(self, name, *rest, **more)
+
+    monkeypatch.setattr(ArtifactWriter, "write_tensors", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write("lowrank:rank=2", epochs=2)
+    monkeypatch.undo()
+    assert load_label_store(write("lowrank:rank=2", epochs=2), distilled).labels.label_bytes > 0
+
+
+def test_labels_made_under_a_compiler_are_others(distilled: DistilledSet, online: OnlineLabels) -> None:
+    protocol = short()
+    plan = student_views(distilled, protocol, 0)
+    names = {
+        fingerprint(_identity(online, distilled, plan, protocol, 0, Codec.parse("fp16"), "seed", execution))  # type: ignore[arg-type]
+        for execution in (EXECUTION, replace(EXECUTION, compiled=True))
+    }
+    assert len(names) == 2
+
+
 def test_operations_drawn_per_batch_stay_in_their_batches(distilled: DistilledSet, write: Write) -> None:
     opened = load_label_store(write(protocol=short("no-distillation", 3)), distilled)
-    plan = opened.views_for(short("no-distillation", 6), distilled)
-    with pytest.raises(ConfigError, match="every batch has operations of its own"):
-        [list(plan.epoch(epoch)) for epoch in range(EPOCHS)]
+    assert opened.views_for(short("no-distillation", 3), distilled) is opened.views
+    for batch in (1, 6):  # before any training, and whatever operations the first epochs happen to have
+        with pytest.raises(ConfigError, match=r"every batch has operations of its own.* the batches of 3"):
+            opened.views_for(short("no-distillation", batch), distilled)
 
 
 def test_more_epochs_than_labels_take_batches_at_random(

@@ -1,6 +1,7 @@
 """A small CLIP: trained on images and class names, kept as transformers keeps one, read as a public one is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ def test_it_is_found_and_not_overwritten(tiny_data: Dataset, tmp_path: Path) -> 
     assert (path / "manifest.json").stat().st_mtime_ns == stamp
     with pytest.raises(StoreError, match="already holds another CLIP"):
         make(tiny_data, path, epochs=2)
+
+
+def test_other_class_names_are_another_clip(tiny_data: Dataset, tmp_path: Path) -> None:
+    path = make(tiny_data, tmp_path / "clip", epochs=1)
+    names = tuple(f"new {name}" for name in tiny_data.info.class_names)
+    other = replace(tiny_data, info=replace(tiny_data.info, class_names=names))
+    with pytest.raises(StoreError, match="already holds another"):
+        make(other, path, epochs=1)
 
 
 def test_the_seed_decides_everything(tiny_data: Dataset, tmp_path: Path) -> None:

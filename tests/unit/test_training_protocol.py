@@ -1,15 +1,18 @@
 """Protocols, optimizers, executions, measuring: what they name, build, find and refuse."""
 
 import contextlib
+import copy
 import ctypes
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Dataset, Split, UnknownNameError, plain
+from softlabel.evaluation import find_protocol
 from softlabel.losses import Loss
 from softlabel.models import build_model
 from softlabel.training import (
@@ -26,6 +29,7 @@ from softlabel.training import (
     Schedule,
     Tempering,
     environment,
+    fit,
     keep_freed_memory,
     measure_accuracy,
     peak_memory,
@@ -63,8 +67,10 @@ CHANGES: dict[str, list[Any]] = {
 
 
 def test_the_fingerprint_changes_with_everything_that_changes_a_number() -> None:
-    assert {field.name for field in fields(Protocol)} == {*CHANGES, "name", "source"}
+    assert {field.name for field in fields(Protocol)} == {*CHANGES, "name", "source", "renew_optimizer"}
     protocols = [BASE, *(replace(BASE, **{key: value}) for key, values in CHANGES.items() for value in values)]
+    halfway = replace(BASE, schedule=Schedule(name="halfway"))
+    protocols += [halfway, replace(halfway, renew_optimizer=True)]
     assert len({protocol.fingerprint for protocol in protocols}) == len(protocols)
 
 
@@ -87,6 +93,23 @@ def test_a_protocol_is_plain_data() -> None:
 def test_an_extra_epoch_is_one_more() -> None:
     assert BASE.total_epochs == 10
     assert replace(BASE, extra_epoch=True).total_epochs == 11
+
+
+def test_only_stored_labels_come_in_pools() -> None:
+    lpld = find_protocol("lpld")
+    assert (lpld.labelled_epochs, lpld.with_labels("replay").labelled_epochs) == (30, 30)
+    for other in (lpld.with_labels("online"), lpld.with_labels("fixed"), lpld.with_loss("ce")):
+        assert (other.label_epochs, other.labelled_epochs) == (0, 300)
+
+
+def test_fewer_epochs_keep_the_shares_of_a_protocol() -> None:
+    assert find_protocol("lpld", 60).label_epochs == 6
+    assert find_protocol("lpld", 5).label_epochs == 1
+    short, long = find_protocol("lpqld", 60).tempering, find_protocol("lpqld").tempering
+    assert short is not None
+    assert long is not None
+    assert [short.teacher(epoch) for epoch in (0, 6, 59)] == [long.teacher(epoch) for epoch in (0, 30, 299)]
+    assert find_protocol("lpld", 300) is find_protocol("lpld")
 
 
 def test_labels_and_losses_are_changed_together() -> None:
@@ -352,3 +375,42 @@ def test_final_is_the_last_check_and_best_the_highest() -> None:
     accuracies = (0.2, 0.7, 0.5)
     history = History(curve=[{"epoch": epoch, "test_accuracy": a} for epoch, a in enumerate(accuracies, start=1)])
     assert (history.final, history.best_test) == (0.5, 0.7)
+
+
+def test_a_renewed_optimizer_forgets_its_momentum(tiny_data: Dataset) -> None:
+    protocol = replace(
+        find_protocol("challenge-2024", epochs=4),
+        views="none",
+        batch=len(tiny_data.train),
+        optimizer=Optimizer(name="sgd", lr=0.05, momentum=0.9),
+    )
+    shape, classes = tiny_data.info.image_shape, tiny_data.info.classes
+    expected = build_model("convnet-1:width=4", image_shape=shape, classes=classes, seed=0)
+    found, kept = copy.deepcopy(expected), copy.deepcopy(expected)
+    images = Normaliser(tiny_data.info, torch.device("cpu"))(tiny_data.train.images)
+    # The evaluator's own loop: a new optimizer once epoch E//2 + 1 has run.
+    for rate, steps in ((0.05, 4), (0.005, 1)):
+        optimizer = torch.optim.SGD(expected.parameters(), lr=rate, momentum=0.9)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            F.cross_entropy(expected(images), tiny_data.train.targets).backward()
+            optimizer.step()
+    for model, renewed in ((found, True), (kept, False)):
+        own = replace(protocol, renew_optimizer=renewed)
+        fit(model, tiny_data.train, protocol=own, info=tiny_data.info, seed=0, execution=Execution("cpu", "fp32"))
+    close = [torch.allclose(a, b, atol=2e-4) for a, b in zip(found.parameters(), expected.parameters(), strict=True)]
+    other = [torch.allclose(a, b, atol=2e-4) for a, b in zip(kept.parameters(), expected.parameters(), strict=True)]
+    assert all(close)
+    assert not all(other)
+
+
+def test_only_schedules_of_steps_renew_the_optimizer() -> None:
+    with pytest.raises(ConfigError, match="where the rate falls in steps"):
+        replace(find_protocol("rded"), renew_optimizer=True)
+
+
+def test_the_challenge_s_protocols_are_hard_s_but_for_the_optimizer() -> None:
+    challenge, hard = find_protocol("challenge-2024"), find_protocol("hard")
+    assert replace(challenge, renew_optimizer=False).fingerprint == hard.fingerprint
+    assert challenge.fingerprint != hard.fingerprint
+    assert find_protocol("challenge-2024-generative").total_epochs == 101

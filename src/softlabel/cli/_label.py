@@ -1,6 +1,6 @@
 """softlabel label: soft labels kept beside a distilled set."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ class Label:
         epochs = spec.epochs or protocol.labelled_epochs
         whole = find_protocol(self.protocol).fingerprint  # not that of so many epochs: a store is grown
         key = fingerprint(source.fingerprint, distilled.digest, whole, codec.identity, views, self.seed,
-                          replace(execution, compiled=False).identity, epochs if self.budget else 0)  # fmt: skip
+                          execution.identity, epochs if self.budget else 0)  # fmt: skip
         path = self.out or store.labels(f"{distilled.info.name}-{self.protocol}-{codec.spec}", key)
         rows = epochs * len(distilled)
         size = rows * codec.row_bytes(distilled.info.classes) + codec.shared_bytes(distilled.info.classes)

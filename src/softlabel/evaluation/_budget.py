@@ -20,9 +20,10 @@ FILE_BYTES = 600
 POOLS = (1, 3, 10, 30)
 """How many times fewer epochs of labels than of training the candidates have."""
 CODECS = (
-    *("fp16", "int8", "int4", "topk:k=2", "topk:k=2,fill=smooth+int8", "topk:k=5,fill=smooth+int8"),
-    *("lowrank:rank=4+int8", "vq:parts=2", "vq:parts=4,hidden=32"),
+    *("fp16", "int8", "int4", "topk:k=2", "topk:k=2,fill=smooth", "topk:k=5,fill=smooth+int8"),
+    *("lowrank:rank=4", "vq:parts=2", "vq:parts=4,hidden=32"),
 )
+"""Of few numbers 16 bits each are no more than 8 bits and a scale, which take four bytes more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +48,18 @@ def label_candidates(distilled: DistilledSet, protocol: Protocol, budget: int) -
         ConfigError: nothing is as small as that; the message says what the smallest would need.
     """
     classes, found, least = distilled.info.classes, [], None
+    whole = replace(protocol, labels="replay", label_epochs=0)  # of which a protocol's own pool is a part
     for codec_spec in CODECS:
         codec = Codec.parse(codec_spec)
         try:
             codec.check(classes)
-            protocol.with_labels("replay").require_space(codec.space)
+            whole.require_space(codec.space)
         except ConfigError:  # too few classes for it, or not for this loss
             continue
+        if not codec.saves(classes):
+            continue
         for pool in POOLS:
-            epochs = max(1, round(protocol.labelled_epochs / pool))
+            epochs = max(1, round(whole.labelled_epochs / pool))
             rows, shared = epochs * len(distilled), codec.shared_bytes(classes)
             files = -(-rows // SHARD_ROWS) + (shared > 0)
             size = rows * codec.row_bytes(classes) + shared + SEED_BYTES + files * FILE_BYTES
@@ -90,8 +94,8 @@ def pilot(
     A pool of labels is shortened like the training. The best first; of equally good ones the smaller.
 
     Args:
-        data: real data; its selection split judges, or train images that are not in the set; its test split is not
-            looked at.
+        data: real data; its selection split judges, or train images that are not in the set, nor what its images were
+            made from where the set tells; its test split is not looked at.
         seed: of students and views.
     """
     epochs = min(protocol.epochs, PILOT_EPOCHS)
@@ -125,10 +129,22 @@ def _judges(data: Dataset, distilled: DistilledSet, seed: int) -> Dataset:
     """
     split = data.selection
     if split is None:
+        known = _sources(distilled)
         taken = {image.numpy().tobytes() for image in distilled.images}
-        left = [place for place, image in enumerate(data.train.images) if image.numpy().tobytes() not in taken]
+        left = [
+            place
+            for place, image in enumerate(data.train.images)
+            if place not in known and image.numpy().tobytes() not in taken
+        ]
         if not left:
             raise ConfigError("No real image is left to judge a pilot: all are in the set. Take --selection 0.1.")
         split = Split(data.train.images[left], data.train.targets[left])
     order = torch.randperm(len(split), generator=stream(seed, "pilot"))[:JUDGES].sort().values
     return replace(data, test=Split(split.images[order], split.targets[order]), selection=None)
+
+
+def _sources(distilled: DistilledSet) -> set[int]:
+    """Positions in the train split of the images that a set was made from, where its method tells them."""
+    told = distilled.provenance
+    index = told.get("train_indices") or told.get("train_indices_by_rank") or []
+    return set(torch.tensor(index, dtype=torch.int64).flatten().tolist())

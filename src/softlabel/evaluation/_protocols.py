@@ -141,9 +141,10 @@ PROTOCOLS: dict[str, Protocol] = {
         source=(
             "The evaluator of the ECCV 2024 dataset-distillation challenge, as its code has it: 10 images per class "
             "with hard labels, SGD, one-of-six DSA, 1000 epochs + 1, three runs. Its students are convnet-3 with "
-            "norm=instance at any image size. Momentum is kept halfway, where its optimizer is made again. Images "
-            "are given uint8 and normalised by the data, where it takes tensors that are normalised already."
+            "norm=instance at any image size. Images are given as uint8 and normalised by the data, where it takes "
+            "tensors that are normalised already."
         ),
+        renew_optimizer=True,
     ),
     "challenge-2024-generative": replace(
         HARD,
@@ -154,6 +155,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "as challenge-2024. We make the same number of every class, where labels are drawn at random there."
         ),
         epochs=100,
+        renew_optimizer=True,
     ),
 }
 

@@ -221,7 +221,7 @@ def _replayed(
         "batch": protocol.batch_size(len(distilled), info.classes),
         "seed": seed,
         "labels": labels.fingerprint,
-        "execution": replace(execution, compiled=False).identity,  # teachers are never compiled
+        "execution": execution.identity,
         "softlabel": __version__,
     }
     shape = (protocol.labelled_epochs * len(distilled), info.classes)

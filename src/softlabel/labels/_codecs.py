@@ -88,6 +88,10 @@ class Codec:
         numbers = NUMBERS[self.numbers].layout(width) if width else {}
         return {**numbers, **self.structure.layout(classes)}
 
+    def saves(self, classes: int) -> bool:
+        """Whether its numbers take fewer bytes per label than 16 bits each would: 8 and 4 bits have a scale, too."""
+        return self.numbers == "fp16" or self.row_bytes(classes) < replace(self, numbers="fp16").row_bytes(classes)
+
     def row_bytes(self, classes: int) -> int:
         """Bytes of one label, without what all share."""
         return sum(dtype.itemsize * width for dtype, width in self.layout(classes).values())

@@ -32,7 +32,7 @@ from softlabel.core import (
 from softlabel.labels._projector import Projector, ProjectorConfig, text_head
 from softlabel.labels._sources import OnlineLabels, online_labels
 from softlabel.losses import Loss
-from softlabel.models import Backbone, load_backbone
+from softlabel.models import Backbone, absolute, load_backbone
 from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact
 from softlabel.training import (
     Batches,
@@ -49,6 +49,8 @@ from softlabel.training import (
 )
 
 KIND = "labeler"
+REVISION = 1
+"""Part of every labeler's identity: raised when a release makes other labels from the same settings."""
 RIDGE = 1e-3
 """Of the least squares that a head begins at, times the mean square of the features."""
 LEAST_SQUARES_VIEWS = 50_000
@@ -138,7 +140,14 @@ def train_labeler(
     if is_complete(path):
         _require(path, key)
         return path
-    meta: dict[str, Any] = {**identity, "fingerprint": key, "info": plain(data.info)}
+    named = absolute(config.backbone)  # found again from wherever the labeler is loaded
+    meta: dict[str, Any] = {
+        **identity,
+        "config": plain(replace(config, backbone=named)),
+        "backbone": {"id": named, "digest": backbone.digest, "bytes": backbone.bytes},
+        "fingerprint": key,
+        "info": plain(data.info),
+    }
     with new_artifact(path, KIND, meta, resumable=True) as writer:
         projector = _projector(backbone, data.info, config)
         projector.to(execution.torch_device)
@@ -286,8 +295,11 @@ def _identity(
     backbone: Backbone, source: OnlineLabels, data: Dataset, config: HelloConfig, seed: int, execution: Execution
 ) -> dict[str, Any]:
     return {
-        "config": plain(config),
-        "backbone": {"id": backbone.spec, "digest": backbone.digest, "bytes": backbone.bytes},
+        # The backbone is named by what it holds, not by where it stands.
+        "config": {**plain(config), "backbone": backbone.spec.partition(":")[0]},
+        "protocol": config.protocol(max(1, config.epochs)).fingerprint,
+        "revision": REVISION,
+        "backbone": {"digest": backbone.digest, "bytes": backbone.bytes},
         "data": data.info.digest,
         "train": data.train.digest,
         "labels": source.fingerprint,
@@ -297,7 +309,7 @@ def _identity(
 
 
 def _place(data: Dataset, config: HelloConfig, key: str, store: Store) -> Path:
-    return store.labels(f"{data.info.name}-hello-{config.backbone}", key)
+    return store.labels(f"{data.info.name}-hello-{config.backbone.partition(':')[0]}", key)
 
 
 def _projector(backbone: Backbone, info: DatasetInfo, config: HelloConfig) -> Projector:

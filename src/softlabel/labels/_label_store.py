@@ -52,6 +52,8 @@ from softlabel.training import Batches, DrawnViews, Execution, Protocol, ViewPla
 from softlabel.views import policy_from_plain
 
 KIND = "label-store"
+REVISION = 1
+"""Part of every store's identity: raised when a release keeps other labels under the same settings."""
 SHARD_ROWS = 10_000
 """Labels per file, or those of one epoch where these are more: what an interruption can lose."""
 _CODEC, _ENCODER = "codec.safetensors", f"{ASIDE}encoder.safetensors"
@@ -123,7 +125,8 @@ class LabelStore:
                 f"{protocol.name!r} has others. Take --protocol {self.protocol.partition(' (')[0]}, or make labels for "
                 f"this one (softlabel label)."
             )
-        return regrouped(self.views, protocol.batch_size(len(distilled), distilled.info.classes))
+        per_batch = any(op.per_batch for op in protocol.policy(distilled.factor))
+        return regrouped(self.views, protocol.batch_size(len(distilled), distilled.info.classes), per_batch)
 
 
 def write_label_store(
@@ -231,7 +234,7 @@ class _Writing:
 
     def write(self, writer: ArtifactWriter, start: int, stop: int, before: Mapping[str, Any]) -> dict[str, Any]:
         """Files of the epochs from `start` to `stop`, and what the manifest says of all epochs."""
-        fitted = self._codec(writer).to(self.execution.torch_device)
+        fitted = self._codec(writer, growing=start > 0).to(self.execution.torch_device)
         length = max(1, SHARD_ROWS // len(self.distilled))
         shards = [(first, min(first + length, stop)) for first in range(start, stop, length)]
         names = list(before.get("views_fingerprints", ()))
@@ -246,18 +249,19 @@ class _Writing:
                 self.progress.advance(last - first)
         return {"shards": [*before.get("shards", ()), *map(list, shards)], "views_fingerprints": names}
 
-    def _codec(self, writer: ArtifactWriter) -> FittedCodec:
+    def _codec(self, writer: ArtifactWriter, growing: bool) -> FittedCodec:
         """The fitted codec; one that learned is kept, so that a store which goes on or grows has one codec."""
         fresh = FittedCodec(self.codec, self.distilled.info.classes, {})
         if not self.codec.shared_bytes(fresh.classes):
             return fresh
         if not (writer.folder / _ENCODER).exists():
-            if (writer.folder / _CODEC).exists():
+            if growing:
                 raise StoreError(
                     f"The store at {writer.folder} was shared without {_ENCODER}, and can be read but not grown. Make "
                     f"another one with --out."
                 )
             fitted = self.codec.fit(sample_labels(self.source, self.distilled, self.plan, self.execution))
+            # Whoever is interrupted between the two fits again; whoever has the encoder has both.
             writer.write_tensors(_CODEC, fitted.stored)
             writer.write_tensors(_ENCODER, fitted.shared)
         return replace(fresh, shared=read_tensors(writer.folder / _ENCODER)[0])
@@ -296,7 +300,8 @@ def _identity(
         "space": codec.space,
         "temperature": 1,
         "views": views,
-        "execution": replace(execution, compiled=False).identity,
+        "execution": execution.identity,
+        "revision": REVISION,
     }
 
 

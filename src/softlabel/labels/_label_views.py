@@ -156,13 +156,6 @@ class RegroupedViews:
 
     def _regrouped(self, epoch: int) -> list[Drawn]:
         batches = list(self.source.epoch(epoch))
-        sizes = [len(drawn.index) for drawn in batches]
-        if batches[0].params.mix is not None and (self.batch < sizes[0] or self.batch % sizes[0]):
-            raise ConfigError(
-                f"The labels were made for views that are mixed within batches of {sizes[0]}, and can be replayed in "
-                f"batches of {sizes[0]}, {2 * sizes[0]}, {3 * sizes[0]} and so on. Got {self.batch}: take another "
-                f"protocol, or make labels for this one."
-            )
         tensors = _joined([drawn.params for drawn in batches])
         index, row = torch.cat([drawn.index for drawn in batches]), batches[0].rows.start
         first = batches[0].params
@@ -175,11 +168,32 @@ class RegroupedViews:
         return found
 
 
-def regrouped(plan: ViewPlan, batch: int) -> ViewPlan:
-    """`plan` in batches of that size; itself where they have it."""
-    sizes = [len(drawn.index) for drawn in plan.epoch(0)]
-    same = [stop - start for start, stop in _bounds(sum(sizes), batch)] == sizes
-    return plan if same else RegroupedViews(plan, batch)
+def regrouped(plan: ViewPlan, batch: int, per_batch: bool = False) -> ViewPlan:
+    """`plan` in batches of that size; itself where they have it.
+
+    Args:
+        per_batch: every batch has operations of its own.
+
+    Raises:
+        ConfigError: views that another batch size would change.
+    """
+    batches = list(plan.epoch(0))
+    sizes = [len(drawn.index) for drawn in batches]
+    if [stop - start for start, stop in _bounds(sum(sizes), batch)] == sizes:
+        return plan
+    if per_batch:
+        raise ConfigError(
+            f"The labels were made for views of which every batch has operations of its own, and can be replayed in "
+            f"the batches of {sizes[0]} that they were made in alone. Got {batch}: take the protocol that they were "
+            f"made for."
+        )
+    if batches[0].params.mix is not None and (batch < sizes[0] or batch % sizes[0]):
+        raise ConfigError(
+            f"The labels were made for views that are mixed within batches of {sizes[0]}, and can be replayed in "
+            f"batches of {sizes[0]}, {2 * sizes[0]}, {3 * sizes[0]} and so on. Got {batch}: take another protocol, or "
+            f"make labels for this one."
+        )
+    return RegroupedViews(plan, batch)
 
 
 def _bounds(images: int, batch: int) -> list[tuple[int, int]]:
@@ -191,21 +205,12 @@ def _bounds(images: int, batch: int) -> list[tuple[int, int]]:
 
 
 def _joined(params: Sequence[ViewParams]) -> dict[str, Tensor]:
-    """Views of several batches as if they were one; a partner is counted from the first image of all.
-
-    Raises:
-        ConfigError: batches with different operations.
-    """
+    """Views of several batches with the same operations as one; a partner is counted from the first image of all."""
     found: dict[str, list[Tensor]] = {}
     start = 0
-    for position, one in enumerate(params):
+    for one in params:
         tensors = to_tensors(one)
         tensors.pop(SHAPE)
-        if position and tensors.keys() != found.keys():
-            raise ConfigError(
-                "The labels were made for views of which every batch has operations of its own, and can be replayed in "
-                "the batches that they were made in alone. Take the protocol that they were made for."
-            )
         for name, tensor in tensors.items():
             found.setdefault(name, []).append(tensor + start if name.endswith(PARTNER) else tensor)
         start += one.batch

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError, DatasetInfo
+from softlabel.labels._words import prompts
 from softlabel.models import Backbone, optional_package
 
 PROMPT = "a photo of a {}."
@@ -158,11 +159,11 @@ def text_head(backbone: Backbone, info: DatasetInfo, prompt: str) -> Tensor:
     """Unit text embeddings of the class names, [classes, features].
 
     Raises:
-        ConfigError: a backbone without texts.
+        ConfigError: a backbone without texts, or class names that are no words.
     """
     if backbone.texts is None:
         raise ConfigError(f"The backbone {backbone.spec!r} has no texts. Take text=false, or a clip: backbone.")
-    return backbone.texts([prompt.format(name.replace("_", " ")) for name in info.class_names])
+    return backbone.texts(prompts(info.class_names, prompt))
 
 
 def _affine(info: DatasetInfo, backbone: Backbone) -> tuple[Tensor, Tensor]:

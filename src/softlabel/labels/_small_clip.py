@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Dataset, DatasetInfo, Progress, Silent, fingerprint, plain, stream_seed
 from softlabel.labels._projector import PROMPT
+from softlabel.labels._words import prompts
 from softlabel.losses import Loss
 from softlabel.models import optional_package
 from softlabel.store import FileCheckpoint, is_complete, new_artifact, read_artifact, require_same
@@ -102,9 +103,10 @@ def train_small_clip(
         StoreError: something else stands at `out`.
     """
     _check(data.info, config)
+    texts = prompts(data.info.class_names, PROMPT)
     identity = {
-        "config": plain(config), "data": data.info.digest, "train": data.train.digest, "seed": seed,
-        "execution": execution.identity,
+        "config": plain(config), "protocol": config.protocol().fingerprint, "texts": texts, "data": data.info.digest,
+        "train": data.train.digest, "seed": seed, "execution": execution.identity,
     }  # fmt: skip
     key, progress = fingerprint(identity), progress or Silent()
     if is_complete(out):
@@ -113,8 +115,7 @@ def train_small_clip(
     meta: dict[str, Any] = {**identity, "fingerprint": key, "info": plain(data.info)}
     with new_artifact(out, KIND, meta, resumable=True) as writer:
         clip, tokenizer = _build(data.info, config, seed)
-        prompts = [PROMPT.format(name.replace("_", " ")) for name in data.info.class_names]
-        model = Contrast(clip, tokenizer(prompts, padding=True, truncation=True, return_tensors="pt"))
+        model = Contrast(clip, tokenizer(texts, padding=True, truncation=True, return_tensors="pt"))
         checkpoint = FileCheckpoint(writer.folder / "resume.safetensors")
         fit(
             model,

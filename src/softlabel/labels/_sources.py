@@ -98,8 +98,8 @@ class OnlineLabels:
 
     @property
     def public_bytes(self) -> int:
-        """Bytes of public weights beside these."""
-        return sum(teacher.public for teacher in self.teachers)
+        """Bytes of public weights beside these; a backbone that several stand on counts once."""
+        return sum({teacher.arch: teacher.public for teacher in self.teachers}.values())
 
     def to(self, device: torch.device) -> "OnlineLabels":
         return replace(self, teachers=tuple(teacher.to(device) for teacher in self.teachers))

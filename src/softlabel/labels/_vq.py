@@ -24,6 +24,7 @@ _LEAST_USE = 0.02  # of an even share: codes below are put elsewhere
 Weights = Mapping[str, Tensor]
 
 
+@torch.enable_grad()
 def fit_vq(
     sample: Tensor, *, codes: int, parts: int, dim: int, hidden: int, steps: int, seed: int
 ) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 Knows nothing of data sets.
 """
 
-from softlabel.models._backbones import BACKBONES, Backbone, load_backbone
+from softlabel.models._backbones import BACKBONES, Backbone, absolute, load_backbone
 from softlabel.models._bridge import Bridged, optional_package
 from softlabel.models._build import MODELS, Classifier, as_classifier, build_model, check_model, model_facts
 from softlabel.models._convnet import ConvNet
@@ -21,6 +21,7 @@ __all__ = [
     "Mlp",
     "ResNet",
     "Vit",
+    "absolute",
     "as_classifier",
     "build_model",
     "check_model",

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softlabel.core import ConfigError, UnknownNameError, tensor_fingerprint
+from softlabel.core import ConfigError, UnknownNameError, fingerprint, tensor_fingerprint
 from softlabel.models._bridge import FOREIGN, optional_package, reason_of
 
 BACKBONES = {
@@ -26,6 +26,9 @@ BACKBONES = {
 
 Texts = Callable[[Sequence[str]], Tensor]
 
+SAMPLE_TEXT = "a photo of the quick brown fox, 0123456789, jumping over the lazy dog."
+"""Read by a tokenizer, to tell two of them apart."""
+
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
@@ -36,7 +39,7 @@ class Backbone:
         network: features [B, feature_size] of images [B, 3, size, size] normalised with `mean` and `std`.
         size: pixels per side that it takes.
         adapts: names of the layers in `network` that low-rank updates are for.
-        digest: names its weights.
+        digest: names its weights, the normalisation that it takes, and how it reads a text.
         bytes: of its weights, as they are.
         texts: unit text embeddings [N, feature_size], for a model that has them.
         scale: what the cosine of image and text is multiplied by; None without texts.
@@ -81,6 +84,13 @@ def load_backbone(spec: str, size: int | None = None) -> Backbone:
     if shape != (1, backbone.feature_size):
         raise ConfigError(f"The backbone {spec!r} gives features of shape {list(shape)} for one image. Choose another.")
     return backbone
+
+
+def absolute(spec: str) -> str:
+    """A backbone's spec with the folder that it names, where it names one, in full."""
+    kind, colon, name = spec.partition(":")
+    path = Path(name).expanduser()
+    return f"{kind}:{path.resolve()}" if colon and path.exists() else spec
 
 
 class _Lite0(nn.Module):
@@ -152,7 +162,7 @@ def _clip(name: str, size: int | None) -> Backbone:
     return _backbone(
         spec, _Clip(model, interpolate=size not in (None, own)), feature_size=int(model.config.projection_dim),
         size=size or own, mean=processor.image_mean, std=processor.image_std, texts=texts,
-        scale=float(model.logit_scale.detach().exp()), whole=model,
+        scale=float(model.logit_scale.detach().exp()), whole=model, read=tokenizer([SAMPLE_TEXT])["input_ids"],
     )  # fmt: skip
 
 
@@ -202,8 +212,12 @@ def _timm(name: str, size: int | None) -> Backbone:
 def _backbone(
     spec: str, network: nn.Module, *, feature_size: int, size: int, mean: Sequence[float], std: Sequence[float],
     texts: Texts | None = None, scale: float | None = None, whole: nn.Module | None = None,
+    read: Sequence[Sequence[int]] = (),
 ) -> Backbone:  # fmt: skip
-    """Args: whole: all that is needed of it, where that is more than the network: a CLIP's texts."""
+    """Args:
+    whole: all that is needed of it, where that is more than the network: a CLIP's texts.
+    read: the tokens of a sample text.
+    """
     network.eval().requires_grad_(False)
     tensors = [*(whole or network).state_dict().values()]
     return Backbone(
@@ -214,7 +228,7 @@ def _backbone(
         mean=tuple(mean),
         std=tuple(std),
         adapts=_adapted(network),
-        digest=tensor_fingerprint(*tensors),
+        digest=fingerprint(tensor_fingerprint(*tensors), list(mean), list(std), [list(tokens) for tokens in read]),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         texts=texts,
         scale=scale,

@@ -20,7 +20,7 @@ from softlabel.evaluation import (
 from softlabel.lab import FULL_LABELS
 from softlabel.labels import LabelSpec, Learning
 from softlabel.losses import Loss
-from softlabel.recipes._lab_bytes import check_pools, in_jpeg, kept_arms, left_out, regimes, small
+from softlabel.recipes._lab_bytes import check_pools, fits, in_jpeg, kept_arms, left_out, regimes, small
 from softlabel.recipes._lab_hello import FULL, hello_labelers, patches
 from softlabel.recipes._lab_setting import EARLY, LabSetting
 from softlabel.recipes._lab_study import experts, lab_study, of_epoch, random_images, shown_epochs
@@ -258,11 +258,13 @@ def bytes_(setting: LabSetting) -> Recipe:
     usual = regimes(setting.classes, setting.student_epochs)
     specs = usual if setting.labels is None else tuple(LabelSpec.parse(spec).spec for spec in setting.labels)
     losses = setting.losses or ("ce", "soft_ce", "gift")
+    if setting.labels is None:
+        specs = tuple(spec for spec in specs if any(fits(loss, spec) for loss in losses))
     ipcs = setting.ipcs((10,), (10, 50))
     whole = tuple(SetOptions(name=random_images(ipc), method="random", ipc=ipc) for ipc in ipcs)
     check_pools(specs, setting.student_epochs)
     lossy = () if setting.quick or not small(specs, losses) else tuple(in_jpeg(options) for options in whole)
-    return lab_study(
+    study = lab_study(
         "lab-bytes",
         "accuracy over bytes: codecs, fewer labels, one label per image, the teacher itself, and JPEG images",
         "What the bytes of labels buy",
@@ -276,12 +278,16 @@ def bytes_(setting: LabSetting) -> Recipe:
         pairs=tuple(("labels", spec, FULL_LABELS) for spec in specs if spec != FULL_LABELS),
         plots=({"kind": "bytes"},),
     )
+    # Full labels are those of every view, whatever pool a protocol has of its own.
+    protocol = replace(study.comparison.protocol, label_epochs=0)
+    return replace(study, comparison=replace(study.comparison, protocol=protocol))
 
 
 def hello(setting: LabSetting) -> Recipe:
     """HeLlO's labelers beside the teachers that they replace: a probe, weak teachers, low-rank updates and so on."""
     labelers = hello_labelers(setting.hello, setting.weak, setting.parts)
     full, last = LabelSpec.parse("replay").spec, labelers[-1].name
+    taught = [one for one in labelers if one.hello is not None]
     whole = tuple(SetOptions(name=random_images(ipc), method="random", ipc=ipc) for ipc in setting.ipcs((10,), (10,)))
     updating = not setting.quick if setting.parts is None else "update" in setting.parts
     small = tuple(patches(options.ipc, last) for options in whole) if updating else ()
@@ -302,7 +308,7 @@ def hello(setting: LabSetting) -> Recipe:
             {"labels": ("online",), **random},
             {"labels": ("online",), "teacher": (last,)},  # patches, before and after their update
         ),
-        pairs=tuple(("teacher", later.name, earlier.name) for earlier, later in pairwise(labelers[1:])),
+        pairs=tuple(("teacher", later.name, earlier.name) for earlier, later in pairwise(taught)),
         plots=({"kind": "bytes"}, {"kind": "bars", "title": "Labelers", "group": "teacher", "bar": "loss",
                                    "where": {"labels": ["online", "hard"]}}),
     )  # fmt: skip

@@ -17,22 +17,24 @@ JPEG = "jpeg-75"
 def regimes(classes: int, epochs: int) -> tuple[str, ...]:
     """Label specs from the dearest to the cheapest, for labels of so many classes and a training of so many epochs."""
     pools = [pool for pool in dict.fromkeys(max(1, round(epochs / pool)) for pool in POOLS) if pool < epochs]
+    rank = max(1, classes // 4)
     tops = [k for k in (2, 5, 20) if 2 * k <= classes]
     specs = [
         *("online", "replay", "replay+int8", "replay+int4"),
         *(f"replay+topk:k={k}" for k in reversed(tops)),
-        *("replay+topk:k=2,fill=smooth+int8" for _ in tops[:1]),
-        f"replay+lowrank:rank={max(1, classes // 4)}+int8",
+        *("replay+topk:k=2,fill=smooth" for _ in tops[:1]),
+        f"replay+lowrank:rank={rank}{'+int8' if rank > 4 else ''}",
         *("replay+distances" for _ in range(classes > 2)),
         "replay+vq:parts=2",
         *(f"replay:epochs={pool}" for pool in pools),
         *(f"replay:epochs={pool}+int4" for pool in pools),
         *(f"replay:epochs={pool}+topk:k=2" for pool in pools[:1] if tops),
         *(f"replay:epochs={pool}+vq:parts=2" for pool in pools[:1]),
-        *("fixed", "fixed+int8"),
+        *("fixed+fp16", "fixed+int8"),
         *("fixed+topk:k=2" for _ in tops[:1]),
     ]
-    return tuple(LabelSpec.parse(spec).spec for spec in specs)
+    parsed = [LabelSpec.parse(spec) for spec in specs]
+    return tuple(one.spec for one in parsed if one.codec is None or one.codec.saves(classes))
 
 
 def in_jpeg(options: SetOptions) -> SetOptions:
@@ -64,7 +66,11 @@ def kept_arms(
 def small(specs: Sequence[str], losses: Sequence[str]) -> list[str]:
     """Label specs of so few bytes that those of the images count beside them: one label per image, and small pools."""
     soft = [loss for loss in losses if Loss.parse(loss).needs_teacher]
-    cheap = [spec for spec in specs if spec == "fixed" or (LabelSpec.parse(spec).epochs and spec.endswith("int4"))]
+    cheap = [
+        spec
+        for spec in specs
+        if spec in ("fixed", "fixed+fp16") or (LabelSpec.parse(spec).epochs and spec.endswith("int4"))
+    ]
     return [spec for spec in cheap if any(fits(loss, spec) for loss in soft)]
 
 

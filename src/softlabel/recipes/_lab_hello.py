@@ -11,13 +11,15 @@ FULL = "weak teachers"
 
 
 PARTS = {
+    "last": "last epoch",
     "probe": "probe",
     "weak": "+ weak teachers",
     "low-rank": "+ low-rank updates",
     "text": "+ text head",
     "update": "+ image update",
 }
-"""What is added one after another (the order of the paper's ablation), and what the labeler with it is called."""
+"""The last of the teachers alone; and what is added one after another to a labeler (the order of the paper's ablation).
+With the name of the labeler that has it."""
 
 
 def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[Labeler, ...]:
@@ -38,6 +40,7 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
     probe, plain = replace(config, rank=0, text=False), replace(config, text=False)
     found = {"probe": Labeler(name=PARTS["probe"], stops=weak[-1:], hello=probe)}
     if len(weak) > 1:
+        found["last"] = Labeler(name=PARTS["last"], stops=weak[-1:])
         found["weak"] = Labeler(name=PARTS["weak"], stops=weak, hello=probe)
     if config.rank:
         found["low-rank"] = Labeler(name=PARTS["low-rank"], stops=weak, hello=plain)
@@ -47,11 +50,12 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
     lacking = [part for part in asked if parts and part != "update" and part not in found]
     if lacking:
         raise ConfigError(
-            f"There is no part {lacking[0]!r} here: weak teachers take two --stops or more, low-rank updates a rank "
-            f"of 1 or more, a text head a CLIP and text=true."
+            f"There is no part {lacking[0]!r} here: the last epoch and weak teachers take two --stops or more, low-rank "
+            f"updates a rank of 1 or more, a text head a CLIP and text=true."
         )
     chosen = [found[part] for part in asked if part in found]
-    if not chosen:
+    updated = parts is not None and "update" in parts
+    if not chosen or (updated and not any(one.hello for one in chosen)):
         raise ConfigError("The update of images is one for a labeler. Ask for another of --parts with it.")
     return (Labeler(name=FULL, stops=weak), *chosen)
 

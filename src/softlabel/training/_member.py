@@ -134,7 +134,11 @@ class Member:
             self.history.student_temperature = STUDENT_TEMPERATURES[int(torch.stack(found).argmin())]
 
     def step(self, epoch: int, within: float) -> None:
-        rate = self.protocol.optimizer.lr * self.protocol.schedule.factor(epoch, self.protocol.epochs, within)
+        schedule, epochs = self.protocol.schedule, self.protocol.epochs
+        rate = self.protocol.optimizer.lr * schedule.factor(epoch, epochs, within)
+        falls = epoch > 0 and not within and schedule.factor(epoch, epochs) < schedule.factor(epoch - 1, epochs)
+        if self.protocol.renew_optimizer and falls:
+            self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

@@ -158,6 +158,10 @@ def _lion() -> Any:
         raise MissingExtraError("pytorch-optimizer", "lion", "The optimizer 'lion'") from error
 
 
+STEPPED = ("multistep", "halfway", "step")
+"""Schedules whose rate stays level but for a few falls."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How the learning rate changes. See `SCHEDULES`."""

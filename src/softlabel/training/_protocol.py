@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from softlabel.core import ConfigError, UnknownNameError, fingerprint
 from softlabel.losses import Loss
-from softlabel.training._optim import Optimizer, Schedule
+from softlabel.training._optim import STEPPED, Optimizer, Schedule
 from softlabel.views import (
     CutMix,
     DSAClassic,
@@ -137,6 +137,8 @@ class Protocol:
             (LPLD's label pool); 0 makes them for each.
         hard_phase: epochs that look at the class alone; None for none.
         tempering: temperatures of the loss `kl` that move; None for those of the loss.
+        renew_optimizer: make the optimizer anew where a schedule of steps lowers the rate, which forgets its momentum
+            (the code of DC, DSA, DM and MTT, and of the ECCV 2024 challenge).
         extra_epoch: train epochs + 1 (no-distillation's `range(epochs + 1)`).
         norm_momentum: of the student's batch norms. RDED's code runs every batch through the student twice in train
             mode, which moves the running statistics twice: that is 1 - 0.9^2 = 0.19 instead of 0.1.
@@ -155,6 +157,7 @@ class Protocol:
     label_epochs: int = 0
     hard_phase: HardPhase | None = None
     tempering: Tempering | None = None
+    renew_optimizer: bool = False
     extra_epoch: bool = False
     norm_momentum: float = 0.1
     checks: Checks = field(default_factory=Checks)
@@ -170,6 +173,11 @@ class Protocol:
             raise ConfigError(f"A batch holds 1 image or more. Got {self.batch} instead.")
         if self.label_epochs < 0:
             raise ConfigError(f"Labels are made for 1 epoch or more, or for each (0). Got {self.label_epochs} instead.")
+        if self.renew_optimizer and self.schedule.name not in STEPPED:
+            raise ConfigError(
+                f"An optimizer is made anew where the rate falls in steps ({', '.join(STEPPED)}), and the schedule "
+                f"{self.schedule.name!r} has none."
+            )
         if self.labels not in REGIMES:
             raise UnknownNameError(
                 "label regime", self.labels, REGIMES, "Where a command takes a folder of labels, nothing is there."
@@ -182,6 +190,7 @@ class Protocol:
         # A field that came with a later version is left out where it says nothing, so that older names still hold.
         enough = self.labelled_epochs == self.total_epochs - len(self.hard_epochs)  # labels for every soft epoch
         later = {"label_epochs": enough, "hard_phase": not self.hard_phase, "tempering": not self.tempering}
+        later["renew_optimizer"] = not self.renew_optimizer
         skip += tuple(name for name, says_nothing in later.items() if says_nothing)
         fields = {key: value for key, value in vars(self).items() if key not in skip}
         return fingerprint(fields, [self.policy(factor) for factor in (1, 2)])
@@ -202,13 +211,31 @@ class Protocol:
         return self.hard_phase.epochs(self.total_epochs) if self.hard_phase is not None else range(0)
 
     def with_epochs(self, epochs: int) -> "Protocol":
-        """The same with another number of epochs, which its name then says."""
+        """The same with another number of epochs, which its name then says.
+
+        A pool of labels, and the epochs between a teacher's temperatures, keep their share of the training.
+        """
         name = f"{self.name.partition(' (')[0]} ({epochs} epoch{'s' if epochs > 1 else ''})"
-        return self if epochs == self.epochs else replace(self, name=name, epochs=epochs)
+        if epochs == self.epochs:
+            return self
+        share = epochs / self.epochs
+        pool = max(1, round(self.label_epochs * share)) if self.label_epochs else 0
+        return replace(
+            self,
+            name=name,
+            epochs=epochs,
+            label_epochs=pool,
+            tempering=self.tempering and replace(self.tempering, every=max(1, round(self.tempering.every * share))),
+        )
 
     def with_labels(self, labels: str | None, label_epochs: int = 0) -> "Protocol":
-        """The same with another label regime, and labels for so many epochs; None and 0 leave these."""
+        """The same with another label regime, and labels for so many epochs; None and 0 leave these.
+
+        Only stored labels are kept for fewer epochs than the training has: others are there for every view.
+        """
         changed = self if labels is None else replace(self, labels=labels)
+        if changed.labels != "replay":
+            return replace(changed, label_epochs=0) if changed.label_epochs else changed
         return replace(changed, label_epochs=label_epochs) if label_epochs else changed
 
     def with_loss(self, loss: str) -> "Protocol":
@@ -219,7 +246,7 @@ class Protocol:
         """
         parsed = Loss.parse(loss)
         if not parsed.needs_teacher:
-            return replace(self, loss=parsed, labels="hard", tempering=None)
+            return replace(self, loss=parsed, labels="hard", label_epochs=0, tempering=None)
         changed = replace(self, loss=parsed)
         changed.require_tempering()
         return changed

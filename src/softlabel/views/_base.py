@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -15,10 +16,11 @@ class ViewOp(ABC):
     """One step of a policy: a frozen dataclass of settings that can draw numbers, and apply them.
 
     `op` is the name in `VIEW_OPS`. It is a field, so that two ops with the same settings still have
-    different fingerprints.
+    different fingerprints. `per_batch`: all images of a batch have an operation in common, which is drawn.
     """
 
     op: str
+    per_batch: ClassVar[bool] = False
 
     def check(self, height: int, width: int) -> None:  # noqa: B027  most ops fit every image
         """Raise ConfigError when images of `height` x `width` pixels do not fit these settings."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -35,6 +36,8 @@ class _DSA(ViewOp):
         cutout: see `Cutout`; its ratio.
         align_corners: the dialect, see `Scale`.
     """
+
+    per_batch: ClassVar[bool] = True
 
     flip: float = 0.5
     brightness: float = 1.0
