@@ -50,8 +50,8 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
     lacking = [part for part in asked if parts and part != "update" and part not in found]
     if lacking:
         raise ConfigError(
-            f"There is no part {lacking[0]!r} here: the last epoch and weak teachers take two --stops or more, low-rank "
-            f"updates a rank of 1 or more, a text head a CLIP and text=true."
+            f"There is no part {lacking[0]!r} here: the last epoch and weak teachers take two --stops or more, "
+            f"low-rank updates a rank of 1 or more, a text head a CLIP and text=true."
         )
     chosen = [found[part] for part in asked if part in found]
     updated = parts is not None and "update" in parts
