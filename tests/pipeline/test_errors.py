@@ -261,7 +261,7 @@ CASES: dict[str, Case] = {
     ),
     "no-such-folder": (lambda b: (*TEACH, "--data", f"imagefolder:{b.room}/none"), ["There is nothing at"]),
     "no-such-study": (lambda b: ("report", b.room / "none"), ["There is nothing at"]),
-    "flipped-byte": (lambda b: ("train", flipped(b), "--loss", "ce"), ["is corrupt", "SHA-256", "Delete"]),
+    "flipped-byte": (lambda b: ("train", flipped(b), "--loss", "ce"), ["is corrupt", "SHA-256", "made it again"]),
     "flipped-byte-evaluate": (lambda b: ("evaluate", flipped(b), "--losses", "ce"), ["is corrupt", ".png"]),
     "flipped-byte-label": (lambda b: ("label", flipped(b), "--teacher", b.made.teacher), ["is corrupt"]),
     "lost-image": (
@@ -369,7 +369,7 @@ CASES: dict[str, Case] = {
         lambda b: ("distill", "--data", b.made.data, "--method", "rded", "--dry-run"),
         ["'rded' needs a teacher"],
     ),
-    "no-teacher-label": (lambda b: ("label", b.made.random), ["need a teacher", "--teacher"]),
+    "no-teacher-label": (lambda b: ("label", b.made.random), ["made by a teacher", "--teacher"]),
     "no-teacher-train": (lambda b: ("train", b.made.random), ["need a teacher", "--labels hard"]),
     "no-teacher-evaluate": (lambda b: ("evaluate", b.made.rded, *STUDENT), ["need a teacher", "--teacher"]),
     "no-teacher-evaluate-dry": (lambda b: ("evaluate", b.made.random, *STUDENT, "--dry-run"), ["need a teacher"]),

@@ -34,7 +34,7 @@ def test_a_store_is_what_the_teacher_says_online(label: Any, train: Any, made: A
     assert kept["train_loss"] == live["train_loss"]
     assert kept["bytes"]["labels"] >= said.json["rows"] * 4 * 3
     assert (kept["bytes"]["labeler"], live["bytes"]["labels"]) == (0, 0)
-    assert (said.json["bytes"]["views"] > 0) == (views == "stored")
+    assert (said.json["bytes"]["views"] > 8) == (views == "stored")
 
 
 def test_a_spec_is_the_store_without_a_file(label: Any, train: Any, made: Any) -> None:
@@ -75,6 +75,9 @@ def test_a_plan_writes_nothing(label: Any, tmp_path: Path, files_in: Any) -> Non
         (("--labels", "fixed+int8"), "keeps fixed labels as they are, or replay ones with a codec"),
         (("--labels", "fixed+keep:top=2"), "keeps fixed labels as they are, or replay ones with a codec"),
         (("--labels", "replay+zip"), "There is no label regime, edit or codec named 'zip'"),
+        (("--labels", "replay+topk:k=9", "--dry-run"), "labels of 3 classes have no more"),
+        (("--labels", "replay:epochs=0"), "a whole number of 1 or more"),
+        (("--labels", "some/where"), "There are no labels at some/where"),
         (("--labels", "replay+topk:k=3"), "labels of 3 classes have no more"),
         (("--epochs", "3"), "--epochs and --views are for labels per view. Add --labels replay"),
         (("--labels", "replay", "--epochs", "0"), "1 epoch or more"),
@@ -124,12 +127,27 @@ def test_a_folder_that_holds_no_labels(train: Any, made: Any, tmp_path: Path) ->
     assert "is no softlabel artifact" in train("--labels", tmp_path / "empty", *VIEWS).error
 
 
+def test_labels_of_plain_images_are_replayed(
+    label: Any, train: Any, softlabel: Any, made: Any, small: Any, tmp_path: Path, draw_pictures: Any
+) -> None:
+    folder = draw_pictures(tmp_path / "plain", 2)
+    words = ("label", folder, "--teacher", made.teacher, "--labels", "replay", *VIEWS, *small, "--store", tmp_path)
+    path = softlabel(*words, "--json").json["labels"]
+    told = train("--labels", path, "--data", made.data, *VIEWS, source=folder)
+    assert told.code == 0, told.err
+    assert "stored, fp16" in told.out
+    other = train("--labels", path, "--teacher", made.teacher, "--data", made.data, *VIEWS, source=folder)
+    assert (other.code, "Leave --teacher out" in other.error) == (2, True), other.err
+    judged = softlabel("evaluate", folder, "--labels", path, "--data", made.data, *small, "--store", tmp_path)
+    assert (judged.code, "which softlabel train replays" in judged.error) == (2, True), judged.err
+
+
 def test_the_protocols_that_save_labels(train: Any, made: Any) -> None:
     for name in ("lpld", "lpqld", "hald"):
         record = train("--protocol", name, "--epochs", "4", "--teacher", made.teacher, "--json")
         assert record.code == 0, record.err
         assert record.json["arm"]["labels"] == "replay"
-        rows = (4 if name != "hald" else 2) * 6
+        rows = (2 if name == "hald" else 1) * 6  # a tenth of four epochs is one, half of them two
         assert record.json["bytes"]["labels"] == rows * 2 * 3 + 8
 
 
@@ -138,7 +156,10 @@ def test_labels_for_a_budget(label: Any, train: Any, made: Any) -> None:
     said = label(*words, "--json")
     assert said.code == 0, said.err
     assert said.json["bytes"]["labels"] + said.json["bytes"]["codec"] <= 2000
-    assert said.json["bytes"]["views"] == 0
+    assert said.json["bytes"]["views"] == 8
+    tried = label(*words, "--dry-run", "--json").json["candidates"]
+    assert {one["labels"] for one in tried} >= {f"replay:epochs={said.json['epochs']}+{said.json['codec']}"}
+    assert "Would be tried" in label(*words, "--dry-run").out
     again = label(*words)
     assert "Pilot on real training images" in again.out
     assert again.out.rstrip().endswith(f"labels: {said.json['labels']}")

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,27 @@ def test_other_weights_of_one_name_are_refused(clip: str, tiny_data: Dataset, st
         load_labeler(path)
 
 
+@pytest.mark.parametrize("kind", ["clip", "hf"])
+def test_nobody_is_asked_for_a_backbone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def refuse(*words: Any, **more: Any) -> Any:
+        asked.append(words)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        load_backbone(f"{kind}:nobody/nothing")
+    assert not asked
+
+
+def test_a_folder_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no backbone for clip"):
+        load_backbone(f"clip:{tmp_path}")
+
+
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "tokenizer.json"])
 def test_another_normalisation_or_tokenizer_is_another_backbone(
     clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, file: str
@@ -275,9 +297,9 @@ def test_texts_are_made_of_words() -> None:
     [
         (
             "clip:nobody/nothing",
-            r"looked for a folder 'nobody/nothing', and for that name in the hub's cache.*hf download",
+            r"looked for a folder 'nobody/nothing' \(in .*\) and for that name in the hub's cache.*hf download",
         ),
-        ("hf:/no/such/folder", r"looked for a folder '/no/such/folder'"),
+        ("hf:/no/such/folder", r"looked for a folder '/no/such/folder' \(in .*Give the folder that holds it\.$"),
     ],
 )
 def test_a_backbone_that_is_not_here(spec: str, message: str) -> None:

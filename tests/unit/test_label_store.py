@@ -253,6 +253,17 @@ def test_mixed_views_take_multiples_of_their_batch(distilled: DistilledSet, writ
             list(opened.views_for(short("rded", batch), distilled).epoch(0))
 
 
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_damaged_store_is_neither_found_nor_grown(write: Write, epochs: int) -> None:
+    path = write(epochs=2)
+    shard = next((path / "labels").iterdir())
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(bytes(damaged))
+    with pytest.raises(StoreError, match=r"is corrupt: its SHA-256.* give the command that made it again"):
+        write(epochs=epochs)
+
+
 def test_whoever_is_interrupted_between_a_codec_s_files_goes_on(
     write: Write, monkeypatch: pytest.MonkeyPatch, distilled: DistilledSet
 ) -> None:

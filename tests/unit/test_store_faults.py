@@ -139,7 +139,7 @@ def test_a_corrupt_file_is_named(tmp_path: Path, damage: str) -> None:
         read_artifact(tmp_path / "thing")
     text = str(caught.value)
     assert text.startswith(f"{file} is corrupt: its SHA-256 is {sha256(file)[:12]}...")
-    assert text.endswith(f"Delete {tmp_path / 'thing'} and run the same command again.")
+    assert text.endswith(f"Move {tmp_path / 'thing'} away, and give the command that made it again.")
     assert read_artifact(tmp_path / "thing", verify=False).meta == {"answer": 42}
 
 

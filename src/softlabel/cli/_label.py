@@ -9,8 +9,9 @@ import tyro
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_table
 from softlabel.core import ConfigError, DistilledSet, fingerprint, human_bytes, parse_bytes
-from softlabel.evaluation import find_protocol, label_candidates, pilot, read_given
+from softlabel.evaluation import PILOT_EPOCHS, find_protocol, label_candidates, pilot, read_given
 from softlabel.labels import (
+    SEED_BYTES,
     Codec,
     LabelSpec,
     OnlineLabels,
@@ -19,8 +20,11 @@ from softlabel.labels import (
     save_labels,
     write_label_store,
 )
-from softlabel.store import Store, load_distilled, read_artifact
+from softlabel.store import Store, read_artifact
 from softlabel.training import Execution, check_teacher, warn_if_weaker
+
+Candidates = list[tuple[LabelSpec, int]]
+"""Labels that fit into a budget, with their bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,9 @@ class Label:
         spec = self._spec()
         budget = None if self.budget is None else parse_bytes(self.budget)
         teachers = self.teachers.load()
-        distilled = read_given(self.distilled, teachers[0].info) if teachers else load_distilled(self.distilled)
+        if not teachers:
+            raise ConfigError("Labels are made by a teacher. Give one with --teacher (softlabel teach makes one).")
+        distilled = read_given(self.distilled, teachers[0].info)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         if any(teacher.info.digest != distilled.info.digest for teacher in teachers):
             # Made on other pixels than the set's: see whether they do as well on the set's own data.
@@ -67,9 +73,13 @@ class Label:
                 check_teacher(teacher, data.info)
                 warn_if_weaker(teacher.to(execution.torch_device), data, execution)
         if budget is not None:
-            spec = self._best(
-                budget, online_labels(teachers, distilled.info, execution), distilled, store, execution, session
-            )
+            candidates = label_candidates(distilled, find_protocol(self.protocol, self.epochs), budget)
+            if self.machine.dry_run:
+                self._tell(candidates)
+                return
+            source = online_labels(teachers, distilled.info, execution)
+            spec = self._best(candidates, source, distilled, store, execution, session)
+        spec.check(distilled.info.classes)
         if spec.regime == "replay":
             self._store(spec, online_labels(teachers, distilled.info, execution), distilled, store, execution, session)
             return
@@ -105,18 +115,20 @@ class Label:
             raise ConfigError("--epochs and --views are for labels per view. Add --labels replay.")
         return spec
 
+    def _tell(self, candidates: Candidates) -> None:
+        """What a budget would try."""
+        if self.machine.json:
+            print_json({"candidates": [{"labels": spec.spec, "bytes": size} for spec, size in candidates]})
+            return
+        rows = [(spec.spec, human_bytes(size)) for spec, size in candidates]
+        print_table(f"Would be tried, with a student of {PILOT_EPOCHS} epochs or fewer each", ("labels", "bytes"), rows)
+
     def _best(
-        self, budget: int, source: OnlineLabels, distilled: DistilledSet, store: Store, execution: Execution,
+        self, candidates: Candidates, source: OnlineLabels, distilled: DistilledSet, store: Store, execution: Execution,
         session: Session,
     ) -> LabelSpec:  # fmt: skip
         """What does best in a pilot, of all labels that fit into the budget."""
         protocol = find_protocol(self.protocol, self.epochs)
-        candidates = label_candidates(distilled, protocol, budget)
-        if self.machine.dry_run:
-            if not self.machine.json:
-                tried = [(spec.spec, human_bytes(size)) for spec, size in candidates]
-                print_table("Would be tried", ("labels", "bytes"), tried)
-            return candidates[0][0]
         data = self.data.options(distilled.info).load(session.progress)
         found = pilot(
             candidates, source, distilled, data, protocol=protocol, student=self.student, seed=self.seed,
@@ -143,7 +155,8 @@ class Label:
         facts: dict[str, Any] = {"labels": str(path), "regime": "replay", "codec": codec.spec, "epochs": epochs}
         facts |= {"rows": rows, "bytes": size}
         if self.machine.dry_run:
-            told = f"would write about {human_bytes(size)} of labels, and their views, to {path}"
+            kept = "their views" if views == "stored" else "the seed of their views"
+            told = f"would write about {human_bytes(size)} of labels, and {kept}, to {path}"
             print_json(facts) if self.machine.json else print(told)
             return
         write_label_store(
@@ -153,6 +166,7 @@ class Label:
         artifact = read_artifact(path, "label-store", verify=False)
         parts = {kind: artifact.bytes_of(prefix) for kind, prefix in (("labels", "labels/"), ("views", "views/"))}
         parts["codec"] = artifact.bytes_of("codec.safetensors")
+        parts["views"] = parts["views"] or SEED_BYTES
         if self.machine.json:
             print_json({**facts, "epochs": artifact.meta["epochs"], "bytes": parts})
             return

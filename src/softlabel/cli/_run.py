@@ -205,6 +205,11 @@ class Evaluate:
             return None
         if len(self.sets) != 1 or self.timed is not None:
             raise ConfigError("Stored labels belong to one distilled set. Give that one alone, or take --labels fixed.")
+        if is_complete(Path(self.labels)) and read_artifact(Path(self.labels), verify=False).kind == "label-store":
+            raise ConfigError(
+                f"{self.labels} holds labels of one training's views, which softlabel train replays. evaluate takes "
+                f"one label per image (softlabel label --labels fixed), or makes them per view with --labels online."
+            )
         return Path(self.labels)
 
     def _check_stored(self, stored: Iterable[FixedLabels], group: Sequence[Teacher]) -> None:

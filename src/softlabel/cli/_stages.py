@@ -13,6 +13,7 @@ from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import (
     ConfigError,
+    DistilledSet,
     LabelSource,
     UnknownNameError,
     human_bytes,
@@ -30,6 +31,7 @@ from softlabel.evaluation import (
     plan_labeler,
     plan_set,
     plan_teacher,
+    read_given,
     set_path,
     student_views,
     train_student,
@@ -45,7 +47,7 @@ from softlabel.labels import (
     train_labeler,
 )
 from softlabel.models import build_model, check_model
-from softlabel.store import LOSSLESS, load_distilled, read_artifact
+from softlabel.store import LOSSLESS, is_complete, load_distilled, read_artifact
 from softlabel.training import TEACHER_PROTOCOLS, Protocol, train_teacher, warn_if_weaker
 
 
@@ -238,7 +240,7 @@ class Train:
     """
 
     distilled: tyro.conf.Positional[Path]
-    """Folder of a distilled set."""
+    """Folder of a distilled set, or of images in one sub-folder per class (of the --data that they are of)."""
     protocol: str = "gift"
     """How the student is trained. See: softlabel ls protocols"""
     loss: str | None = None
@@ -256,9 +258,16 @@ class Train:
     teachers: Teachers = field(default_factory=Teachers)
     machine: Machine = field(default_factory=Machine)
 
+    def _distilled(self, session: Session) -> DistilledSet:
+        """The set: an artifact, or class folders of images of --data."""
+        if is_complete(self.distilled) or self.data.data is None or not self.distilled.is_dir():
+            return load_distilled(self.distilled)
+        info = self.data.options(None).load(session.progress).info
+        return read_given(self.distilled, info, session.progress)
+
     def run(self, session: Session) -> None:
         check_model(self.student)
-        distilled = load_distilled(self.distilled)
+        distilled = self._distilled(session)
         stored = Path(self.labels) if self.labels is not None and os.path.isdir(self.labels) else None
         kind = read_artifact(stored, verify=False).kind if stored is not None else ""
         spec = LabelSpec() if stored or self.labels is None else LabelSpec.parse(self.labels)
@@ -268,6 +277,8 @@ class Train:
             protocol = protocol.with_loss(self.loss or "ce")
         protocol.require_labels()
         store, execution = self.machine.open_store(), self.machine.execution()
+        if stored is not None and self.teachers.teacher:
+            raise ConfigError(f"The labels at {stored} are kept already, and no teacher is asked. Leave --teacher out.")
         teachers = self.teachers.load() if stored is None and protocol.labels != "hard" else []
         source: LabelSource
         opened: LabelStore | None = None
@@ -318,11 +329,18 @@ class Train:
         if self.machine.json:
             print_json(record)
             return
+        told = "fixed" if stored is not None else spec.spec or protocol.labels
+        if opened is not None:
+            told = f"stored, {opened.labels.codec.codec.spec}"
         row = (
             record["arm"]["name"],
+            told,
+            human_bytes(record["bytes"]["labels"] + record["bytes"]["labeler"]),
             f"{100 * record['accuracy']['final']:.1f} %",
             f"{100 * record['accuracy']['best_test']:.1f} %",
             human_seconds(record["timing"]["train_seconds"]),
         )
-        print_table("Student", ("arm", "test accuracy, last epoch", "best on test", "train time"), [row])
+        columns = ("arm", "labels", "their bytes, or the labeler's", "test accuracy, last epoch", "best on test",
+                   "train time")  # fmt: skip
+        print_table("Student", columns, [row], numbers=4)
         print(f"record: {store.record(record['key'])}")

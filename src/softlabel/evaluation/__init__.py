@@ -1,6 +1,6 @@
 """Protocols, students, statistics, and whole comparisons."""
 
-from softlabel.evaluation._budget import Candidate, label_candidates, pilot
+from softlabel.evaluation._budget import PILOT_EPOCHS, Candidate, label_candidates, pilot
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
 from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._generated import GeneratorOptions, TimedSet, keep_timed, timed_family
@@ -30,6 +30,7 @@ __all__ = [
     "AXES",
     "CONFIDENCE",
     "EXECUTORS",
+    "PILOT_EPOCHS",
     "PROTOCOLS",
     "STACK_SIZE",
     "Arm",

@@ -171,7 +171,7 @@ def write_label_store(
     identity = _identity(source, distilled, plan, protocol, seed, codec, views, execution)
     done = 0
     if is_complete(path):
-        found = read_artifact(path, KIND, verify=False).meta
+        found = read_artifact(path, KIND).meta  # a damaged store is neither found nor grown
         require_same(path, "label store", found["fingerprint"], fingerprint(identity))
         done = int(found["epochs"])
     progress.start(f"labels of {distilled.method} images", epochs)

@@ -135,6 +135,8 @@ def train_small_clip(
         with redirect_stderr(io.StringIO()):  # it draws a bar
             clip.cpu().save_pretrained(writer.folder)
             tokenizer.save_pretrained(writer.folder)
+        for file in writer.folder.glob("*.safetensors"):
+            file.chmod(0o644)  # the package lets nobody else read them
         settings = {
             "image_processor_type": "CLIPImageProcessor",
             "image_mean": list(data.info.mean),

@@ -1,5 +1,6 @@
 """Labels as configuration: a regime, edits and a codec in one string."""
 
+import os
 from dataclasses import dataclass
 
 from softlabel.core import ConfigError, UnknownNameError, parse_spec
@@ -39,8 +40,13 @@ class LabelSpec:
         names = [part.partition(":")[0] for part in parts]
         for name in names:
             if name not in EDITS and name not in CODECS:
-                hint = "Where a command takes a folder of labels, nothing is there."
-                raise UnknownNameError("label regime, edit or codec", name, [*REGIMES, *EDITS, *CODECS], hint)
+                if regime is None and os.sep in spec:
+                    raise ConfigError(
+                        f"There are no labels at {spec}. Make them with softlabel label, or check the path."
+                    )
+                known = [*EDITS, *CODECS] if regime else [*REGIMES, *EDITS, *CODECS]
+                hint = "" if regime else "Where a command takes a folder of labels, nothing is there."
+                raise UnknownNameError("label regime, edit or codec", name, known, hint)
         if not parts:
             return cls(regime, codec=Codec() if regime == "replay" else None, epochs=epochs)
         if all(name in EDITS for name in names):
@@ -85,9 +91,10 @@ def _regime(part: str) -> tuple[str | None, int]:
     name, options = parse_spec(part)
     if name not in REGIMES:
         return None, 0
-    epochs = options.pop("epochs", 0) if name == "replay" else 0
-    whole = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 0
+    given = name == "replay" and "epochs" in options
+    epochs = options.pop("epochs") if given else 0
+    whole = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= int(given)
     if options or not whole:
-        known = "the option epochs, a whole number" if name == "replay" else "no options"
+        known = "the option epochs, a whole number of 1 or more" if name == "replay" else "no options"
         raise ConfigError(f"The label regime {name!r} has {known}. Got {part!r} instead.")
     return name, int(epochs)

@@ -147,7 +147,7 @@ class _Clip(nn.Module):
 def _clip(name: str, size: int | None) -> Backbone:
     spec = f"clip:{name}"
     transformers = optional_package("transformers", "hf", spec)
-    with _foreign(spec, "load", name), redirect_stderr(io.StringIO()):  # it draws a bar for every load
+    with _foreign(spec, "load", name), _offline(), redirect_stderr(io.StringIO()):  # it draws a bar for every load
         model = transformers.CLIPModel.from_pretrained(_place(name), local_files_only=True, dtype=torch.float32).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(_place(name), local_files_only=True)
         processor = transformers.AutoImageProcessor.from_pretrained(_place(name), local_files_only=True)
@@ -185,7 +185,7 @@ class _Pooled(nn.Module):
 def _hf(name: str, size: int | None) -> Backbone:
     spec = f"hf:{name}"
     transformers = optional_package("transformers", "hf", spec)
-    with _foreign(spec, "load", name), redirect_stderr(io.StringIO()):
+    with _foreign(spec, "load", name), _offline(), redirect_stderr(io.StringIO()):
         model = transformers.AutoModel.from_pretrained(_place(name), local_files_only=True, dtype=torch.float32)
         processor = transformers.AutoImageProcessor.from_pretrained(_place(name), local_files_only=True)
     own = getattr(model.config, "image_size", None) or 224
@@ -257,11 +257,19 @@ def _foreign(spec: str, doing: str, name: str = "") -> Iterator[None]:
     try:
         yield
     except (*FOREIGN, OSError) as error:
-        if name:
+        if name and Path(name).expanduser().exists():
             raise ConfigError(
-                f"The backbone {spec!r} is not on this machine: looked for a folder {name!r}, and for that name in the "
-                f"hub's cache ({reason_of(error)}). Fetch it where there is a network, with: hf download {name}; or "
-                f"give the folder that holds it."
+                f"The folder {name} holds no backbone for {spec.partition(':')[0]}: ({reason_of(error)}). Give one "
+                f"that its package saved, or that softlabel clip made."
+            ) from error
+        if name:
+            where = f"looked for a folder {name!r} (in {Path.cwd()})"
+            fetch = "Give the folder that holds it"
+            if not name.startswith(("/", ".", "~")):
+                where += " and for that name in the hub's cache"
+                fetch += f", or fetch it where there is a network, with: hf download {name}"
+            raise ConfigError(
+                f"The backbone {spec!r} is not on this machine: {where} ({reason_of(error)}). {fetch}."
             ) from error
         raise ConfigError(f"The backbone {spec!r} does not {doing} ({reason_of(error)}). Choose another.") from error
 

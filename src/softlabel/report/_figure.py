@@ -47,7 +47,8 @@ def titled(axis: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def bytes_axis(axis: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
     """`axis` as a logarithmic one of all bytes of an arm, with the sizes that are shown within."""
-    ticks = [10**power for power in range(16)]
+    wide = not sizes or max(sizes) > 30 * max(1, min(sizes))
+    ticks = [step * 10**power for power in range(16) for step in ((1,) if wide else (1, 2, 5))]
     found = titled(axis, {"title": {"text": "images + labels + labeler, log scale"}, "type": "log", "tickvals": ticks})
     found["ticktext"] = [human_bytes(tick) for tick in ticks]
     if sizes:

@@ -228,7 +228,7 @@ def _verify(artifact: Artifact) -> None:
         if found != entry["sha256"]:
             raise StoreError(
                 f"{file} is corrupt: its SHA-256 is {found[:12]}..., the manifest says {entry['sha256'][:12]}.... "
-                f"Delete {artifact.path} and run the same command again."
+                f"Move {artifact.path} away, and give the command that made it again."
             )
 
 
