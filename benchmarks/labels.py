@@ -31,7 +31,7 @@ from softlabel.training import (
     resolve_execution,
 )
 
-SPECS = ("fp32", "fp16", "int8", "int4", "topk:k=2", "topk:k=2,fill=smooth+int8", "lowrank:rank=4+int8", "distances",
+SPECS = ("fp32", "fp16", "int8", "int4", "topk:k=2", "topk:k=2,fill=smooth", "lowrank:rank=4", "distances",
          "vq:parts=2")  # fmt: skip
 BATCH = 1000
 

@@ -5,6 +5,7 @@ from softlabel.generate._autoencoder import (
     AutoencoderConfig,
     adopt_autoencoder,
     autoencoder_place,
+    build_autoencoder,
     load_autoencoder,
     train_autoencoder,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "agreement",
     "autoencoder_place",
     "best_of",
+    "build_autoencoder",
     "build_denoiser",
     "check_generator_options",
     "check_sampling",

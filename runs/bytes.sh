@@ -1,0 +1,19 @@
+#!/bin/sh
+# The studies behind docs/findings/bytes.md, on CPU cores. Finished work is found, so it can be stopped and started at will.
+# Usage: SOFTLABEL_DATA=FOLDER-WITH-cifar10-AND-tiny-imagenet-200 sh runs/bytes.sh [STORE]
+set -eu
+store=${1:-softlabel-store}
+lab() { softlabel lab "$@" --compile --store "$store"; }
+
+# Accuracy over bytes.
+lab bytes --ipc 10
+lab bytes --ipc 10 50 --losses ce soft_ce --labels online replay replay+int4 replay+lowrank:rank=2 replay+distances \
+  replay:epochs=30 replay:epochs=30+int4 replay:epochs=10+int4 fixed+fp16 fixed+int8
+lab bytes --ipc 10 --losses ce soft_ce --data tiny-imagenet-200 --image-size 32x32 --classes 20 --expert-epochs 120
+
+# HeLlO's labelers: EfficientNet-lite0 with its public weights, for 200 classes; and a small CLIP, trained on other images
+# than those of its target, part by part.
+lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
+  --labeler hello:backbone=efficientnet-lite0,size=64,epochs=3 --parts low-rank --losses ce gift
+softlabel clip --data tiny-imagenet-200 --image-size 32x32 --epochs 12 --out "$store/clip-tiny"
+lab hello --labeler "hello:backbone=clip:$store/clip-tiny,size=32,epochs=6"
