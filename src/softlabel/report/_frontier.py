@@ -54,7 +54,11 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
             accuracy=percent(one.accuracy),
             interval=NO_VALUE if one.low is None or one.high is None else f"{percent(one.low)} to {percent(one.high)}",
             kept=NO_VALUE if one.kept is None else percent(one.kept),
-            smaller=NO_VALUE if one.smaller is None else f"{one.smaller:.3g}",
+            smaller=NO_VALUE
+            if one.smaller is None
+            else f"{one.smaller:,.0f}"
+            if one.smaller >= 100
+            else f"{one.smaller:.3g}",
             images=round(one.images),
             label_bytes=round(one.label_bytes),
             labeler=round(one.labeler),
