@@ -49,6 +49,7 @@ def fashion_mnist_generated() -> Recipe:
             protocol=find_protocol("gift", epochs=100),
             students=("convnet-3:norm=instance,width=64",),
             losses=LOSSES,
+            full_epochs=2,
             plots=PLOTS,
         ),
     )
@@ -75,6 +76,7 @@ def cifar10_generated() -> Recipe:
             title="CIFAR-10, generated: what images and labels do",
             protocol=find_protocol("gift", epochs=300),
             students=("convnet-3:norm=instance",),
+            full_epochs=10,
         ),
     )
 
@@ -98,9 +100,10 @@ def cifar10_generated_quick() -> Recipe:
         comparison=replace(
             base.comparison,
             name="cifar10-generated-quick",
+            title="CIFAR-10, generated: a quick look",
             protocol=find_protocol("gift", epochs=30),
             students=("convnet-3:norm=instance,width=32",),
-            seeds=(0, 1),
+            full_epochs=1,
         ),
     )
 
