@@ -97,6 +97,40 @@ def test_a_sampler_that_is_told_the_truth_arrives_there(
     assert looks == sorted(looks, reverse=True)
 
 
+@pytest.mark.parametrize("steps", [48, 50])  # 48 do not divide 1000
+@pytest.mark.parametrize(("schedule", "sampler"), PAIRS)
+def test_a_sampler_draws_from_a_normal_distribution(schedule: str, sampler: str, steps: int) -> None:
+    """Images of mean 1 and deviation 0.5, whose best denoiser is known: it gives back the mean of what may be seen."""
+    noise = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
+
+    def best(latents: Tensor, time: Tensor) -> Tensor:
+        if schedule == "flow":
+            sigma = time / TIMES
+            alpha = 1 - sigma
+        else:
+            kept = torch.tensor(kept_of(schedule)[int(time)])
+            alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+        gain = alpha * 0.25 / (alpha**2 * 0.25 + sigma**2)
+        return told_of(schedule, latents, time, 1 + gain * (latents - alpha))
+
+    found = run_sampler(schedule, sampler, steps, noise, best)
+    # Stable Diffusion's schedule ends with a little of the image left in what is taken for noise.
+    assert float(found.mean()) == pytest.approx(1, abs=0.04 if schedule == "scaled-linear" else 0.01)
+    assert float(found.std()) == pytest.approx(0.5, abs=0.04)
+
+
+def test_every_look_of_euler_moves_as_far() -> None:
+    looks: list[float] = []
+
+    def straight(latents: Tensor, time: Tensor) -> Tensor:
+        looks.append(float(time))
+        return torch.ones_like(latents)
+
+    found = run_sampler("flow", "euler", 4, torch.zeros(1, 1, 2, 2), straight)
+    assert looks == pytest.approx([1000, 750, 500, 250], abs=1e-3)
+    torch.testing.assert_close(found, torch.full((1, 1, 2, 2), -1.0))
+
+
 @pytest.mark.parametrize(("schedule", "sampler"), PAIRS)
 def test_a_part_of_the_way_begins_in_the_middle(
     schedule: str, sampler: str, numbers: tuple[Tensor, Tensor, Tensor]

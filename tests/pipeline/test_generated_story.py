@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from softlabel.core import ConfigError
+from softlabel.core import ConfigError, SoftlabelError
 from softlabel.evaluation import (
     Comparison,
     DataOptions,
@@ -74,6 +74,8 @@ def test_the_whole_story_and_its_facts(told: tuple[Recipe, Store, Path]) -> None
     _, _, study = told
     meta = read_artifact(study, "study").meta
     assert len(meta["arms"]) == 10
+    assert meta["generator"]["psnr"] > 0
+    assert 0 <= meta["generator"]["accuracy_reconstructed"] <= 1
     facts = {one["set"]: one for one in meta["samples"]}
     assert list(facts) == ["generated", "generated, IPC 5", "best", "all of a second"]
     for one in facts.values():
@@ -101,6 +103,7 @@ def test_the_report_shows_them(told: tuple[Recipe, Store, Path]) -> None:
     assert page.count('class="samples"') == 3
     assert page.count("are those of <code>generated</code>") == 1
     assert "nearest real image to each" in page
+    assert " dB from them; the teacher is right on " in page
 
 
 def test_a_report_without_the_pictures(told: tuple[Recipe, Store, Path], tmp_path: Path) -> None:
@@ -138,6 +141,25 @@ def test_a_generator_that_cannot_be_is_told_before_the_teacher_is_trained(pictur
     many = GeneratorOptions(autoencoder=AutoencoderConfig(batch=10_000), denoiser=GeneratorConfig())
     with pytest.raises(ConfigError, match="A batch of 10000 is larger"):
         run_recipe(recipe(pictures, generator=many), store=Store(tmp_path), execution=CPU, command="x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("method", "ipc", "message"),
+    [
+        ("latent-diffusion:sampler=euler", 1, "does not go with the schedule"),
+        ("latent-diffusion:steps=0", 1, "takes 1 to 1000 steps"),
+        ("latent-diffusion:how=prototypes", 500, "500"),
+    ],
+)
+def test_sets_that_cannot_be_made_are_told_before_the_teacher_is_trained(
+    pictures: Path, tmp_path: Path, method: str, ipc: int, message: str
+) -> None:
+    odd = recipe(pictures, sets=(SetOptions(name="odd", method=method, ipc=ipc),), timed=())
+    with pytest.raises(SoftlabelError, match=message):
+        run_recipe(odd, store=Store(tmp_path), execution=CPU, command="x")
+    with pytest.raises(SoftlabelError, match=message):
+        plan_recipe(odd, odd.data.load(), store=Store(tmp_path), execution=CPU)
     assert not list(tmp_path.iterdir())
 
 

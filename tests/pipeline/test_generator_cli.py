@@ -73,14 +73,18 @@ def test_a_plan_writes_nothing(train: Any, home: Path, files_in: Any) -> None:
         (("--autoencoder", "ae"), "There is no autoencoder named 'ae'"),
         (("--autoencoder", "kl:flip=false"), "--flip and the name before the colon"),
         (("--autoencoder", "kl:factor=16"), "Convert them, e.g. with --image-size"),
+        (("--denoiser", "dit:width=16,depth=1,heads=2,patch=5"), "in whole patches of 5"),
         (("--schedule", "linear"), "There is no noise schedule named 'linear'"),
         (("--batch", "100000"), "A batch of 100000 is larger than"),
         (("--drop", "1"), "share of dropped classes"),
     ],
 )
-def test_mistakes(train: Any, words: tuple[str, ...], message: str) -> None:
-    said = train(*words)
-    assert (said.code, message in said.error) == (2, True), said.err
+def test_mistakes(train: Any, home: Path, files_in: Any, words: tuple[str, ...], message: str) -> None:
+    before = files_in(home)
+    for plan in ((), ("--dry-run",)):
+        said = train(*words, *plan)
+        assert (said.code, message in said.error) == (2, True), said.err
+    assert files_in(home) == before  # no autoencoder was trained for nothing
 
 
 def test_a_method_without_its_generator(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
@@ -101,6 +105,28 @@ def test_a_generator_of_other_data(train: Any, softlabel: Any, made: Any, small:
     assert (said.code, "Train one on this data" in said.error) == (2, True), said.err
     asked = softlabel("distill", "--data", made.data, "--ipc", "1", "--method", f"{spec},how=best", *here)
     assert (asked.code, "The choice how=best asks a teacher" in asked.error) == (2, True), asked.err
+
+
+def test_precision_belongs_to_the_name_of_generated_images(
+    train: Any, softlabel: Any, made: Any, tmp_path: Path
+) -> None:
+    spec = f"latent-diffusion:generator={train('--json').json['generator']},steps=2"
+    words = ("distill", "--data", made.data, "--ipc", "1", "--method", spec, "--store", tmp_path, "--device", "cpu")
+    names = {softlabel(*words, "--precision", one, "--json").json["distilled"] for one in ("fp32", "bf16")}
+    assert len(names) == 2
+    asked = softlabel(*words, "--precision", "fp32", "--teacher", made.teacher, "--json").json["distilled"]
+    assert asked in names  # plain images look at no teacher
+    plan = softlabel(*words, "--precision", "fp32", "--ipc", "2", "--dry-run", "--json").json["plan"]
+    assert all(line["seconds"] > 0 for line in plan)
+
+
+def test_a_generator_that_saw_the_selection_split(
+    train: Any, softlabel: Any, made: Any, small: Any, tmp_path: Path
+) -> None:
+    spec = f"latent-diffusion:generator={train('--json').json['generator']},steps=2"
+    words = ("distill", "--data", made.data, "--ipc", "1", "--method", spec, *small, "--store", tmp_path)
+    said = softlabel(*words, "--selection", "0.2")
+    assert (said.code, "it may have seen what is chosen by" in said.error) == (2, True), said.err
 
 
 def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Path) -> None:

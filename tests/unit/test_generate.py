@@ -475,8 +475,8 @@ def within(made: Generator, seconds: float, costs: list[float], batch: int = 6) 
 
 
 def test_a_budget_ends_in_time_with_equal_classes(made: Generator) -> None:
-    """The first batch is not counted; of 10 seconds three batches of 3 fit, and the fourth is not begun."""
-    found = within(made, 10, [3, 3, 3, 3])
+    """The first two batches are not counted; of 10 seconds three of 3 fit, and the next is not begun."""
+    found = within(made, 10, [9, 3, 3, 3, 3])
     assert len(found) == 16  # 18 images, 4 classes: the last two are left out
     classes = torch.arange(4).repeat_interleave(4)
     expected = made.images(classes, torch.arange(4).repeat(4), FAST, CPU, 0)
@@ -484,15 +484,15 @@ def test_a_budget_ends_in_time_with_equal_classes(made: Generator) -> None:
 
 
 def test_a_budget_reckons_with_the_longest_batch(made: Generator) -> None:
-    assert len(within(made, 10, [1, 1, 5, 1])) == 12  # after 6 seconds one of 5 might not fit
+    assert len(within(made, 10, [1, 1, 1, 5, 1])) == 12  # after 6 seconds one of 5 might not fit
 
 
 @pytest.mark.parametrize(
     ("seconds", "costs", "message"),
     [
         (0.0, [], "takes seconds above 0"),
-        (2.0, [3.0], "too short for one batch of 3 images"),
-        (4.0, [3.0, 3.0], "gave 3 images, and there are 4 classes"),
+        (2.0, [3.0, 3.0], "too short for one batch of 3 images"),
+        (4.0, [3.0, 3.0, 3.0], "gave 3 images, and there are 4 classes"),
     ],
 )
 def test_a_budget_that_is_too_short(made: Generator, seconds: float, costs: list[float], message: str) -> None:
@@ -501,6 +501,15 @@ def test_a_budget_that_is_too_short(made: Generator, seconds: float, costs: list
 
 
 # --- measures
+
+
+def test_a_mirrored_image_is_one_that_was_learned_by_heart(tiny_data: Dataset) -> None:
+    images, targets = tiny_data.train.images[:4], tiny_data.train.targets[:4]
+    found = nearest_real(images.flip(3), targets, tiny_data.train)
+    assert found.distance.tolist() == [0.0] * 4
+    assert found.index.tolist() == [0, 1, 2, 3]
+    assert bool(found.mirrored.all())
+    assert not bool(nearest_real(images, targets, tiny_data.train).mirrored.any())
 
 
 def test_frechet_distance_against_its_formula() -> None:
@@ -512,6 +521,17 @@ def test_frechet_distance_against_its_formula() -> None:
     expected = means + float((c1 + c2 - 2 * linalg.sqrtm(c1 @ c2).real).trace())
     assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_of_fewer_images_than_features() -> None:
+    draws = stream(1, "f")
+    one, other = torch.randn(7, 20, generator=draws), torch.randn(40, 20, generator=draws) * 2 + 1
+    c1, c2 = torch.cov(one.double().T).numpy(), torch.cov(other.double().T).numpy()
+    means = float((one.double().mean(0) - other.double().mean(0)).square().sum())
+    root = linalg.sqrtm(c2).real
+    between = (linalg.eigvalsh(root @ c1 @ root).clip(0) ** 0.5).sum()
+    assert frechet_distance(one, other) == pytest.approx(means + float(c1.trace() + c2.trace()) - 2 * between, rel=1e-5)
+    assert frechet_distance(other, one) == pytest.approx(frechet_distance(one, other))
     with pytest.raises(ConfigError, match="two images or more"):
         frechet_distance(one[:1], other)
 

@@ -61,6 +61,7 @@ CHANGES: dict[str, list[Any]] = {
     "hard_phase": [HardPhase(), HardPhase(start=0.5), HardPhase(loss=Loss("ce"))],
     "tempering": [Tempering(), Tempering(every=10), Tempering(calibrate=False)],
     "extra_epoch": [True],
+    "weights": [False],
     "norm_momentum": [0.19],
     "checks": [Checks(count=4), Checks(every=1), Checks(start=0.5)],
 }
@@ -411,6 +412,20 @@ def test_only_schedules_of_steps_renew_the_optimizer() -> None:
 
 def test_the_challenge_s_protocols_are_hard_s_but_for_the_optimizer() -> None:
     challenge, hard = find_protocol("challenge-2024"), find_protocol("hard")
-    assert replace(challenge, renew_optimizer=False).fingerprint == hard.fingerprint
+    assert replace(challenge, renew_optimizer=False, weights=True).fingerprint == hard.fingerprint
     assert challenge.fingerprint != hard.fingerprint
     assert find_protocol("challenge-2024-generative").total_epochs == 101
+
+
+def test_an_evaluator_that_is_given_images_alone_knows_no_weights(tiny_data: Dataset) -> None:
+    weights = torch.linspace(0.2, 1.8, len(tiny_data.train))
+    weighed = replace(tiny_data.train, weights=weights)
+    losses = []
+    for split, counts in ((weighed, True), (weighed, False), (tiny_data.train, True)):
+        model = build_model("convnet-1:width=4", image_shape=tiny_data.info.image_shape, classes=4, seed=0)
+        own = replace(find_protocol("challenge-2024", epochs=2), views="none", batch=8, weights=counts)
+        losses.append(
+            fit(model, split, protocol=own, info=tiny_data.info, seed=0, execution=Execution("cpu", "fp32")).train_loss
+        )
+    assert losses[1] == losses[2]
+    assert losses[0] != losses[2]

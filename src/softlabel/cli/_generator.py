@@ -1,23 +1,29 @@
 """softlabel generator: a latent diffusion model of the real images, for the method latent-diffusion."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, build_config, human_bytes, human_seconds, parse_spec
+from softlabel.core import ConfigError, Dataset, build_config, human_bytes, human_seconds, parse_spec
 from softlabel.generate import (
     AutoencoderConfig,
     Course,
     GeneratorConfig,
+    Processes,
     adopt_autoencoder,
+    check_generator_options,
     launched,
     load_autoencoder,
     load_generator,
+    survives,
     train_autoencoder,
     train_generator,
 )
 from softlabel.store import is_complete, read_artifact
+from softlabel.training import Execution, Teacher, check_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +70,8 @@ class MakeGenerator:
         teachers = self.teachers.load() if self.teachers.teacher else []
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
-        if coder is not None:
-            coder.check(data.info)
         processes = launched(execution.device)
+        self._check(data, coder, config, teachers, processes)
         if self.machine.dry_run:
             steps = {"denoiser_steps": _steps(config.course(), len(data.train))}
             if coder is not None:
@@ -77,19 +82,19 @@ class MakeGenerator:
             return
         if coder is not None:
             path = train_autoencoder(
-                data, coder, store=store, execution=execution, seed=self.seed, teachers=teachers, processes=processes,
+                data, coder, store=store, execution=execution, seed=self.seed, processes=processes,
                 progress=session.progress,
             )  # fmt: skip
         elif is_complete(given):
             path = given
         else:
-            path = adopt_autoencoder(given, data, store=store, execution=execution, teachers=teachers)
+            path = adopt_autoencoder(given, data, store=store, execution=execution)
         made = train_generator(
             data, load_autoencoder(path), config, store=store, execution=execution, seed=self.seed, processes=processes,
             out=self.out, progress=session.progress,
         )  # fmt: skip
         if processes.first:
-            self._tell(data.info.name, path, made)
+            self._tell(data, path, made, teachers, execution)
 
     def _autoencoder(self) -> AutoencoderConfig:
         name, options = parse_spec(self.autoencoder)
@@ -99,18 +104,36 @@ class MakeGenerator:
             AutoencoderConfig, {"kind": name, "flip": self.flip, **options}, f"the autoencoder {name!r}"
         )
 
-    def _tell(self, data: str, coder: Path, made: Path) -> None:
-        meta, own = read_artifact(coder, verify=False).meta, read_artifact(made, verify=False).meta
-        size = load_generator(made).size
+    def _check(
+        self, data: Dataset, coder: AutoencoderConfig | None, config: GeneratorConfig, teachers: Sequence[Teacher],
+        processes: Processes,
+    ) -> None:  # fmt: skip
+        """Refuse what cannot be trained, before anything is."""
+        for teacher in teachers:
+            check_teacher(teacher, data.info)
+        for batch in (config.batch, *([coder.batch] if coder else [])):
+            processes.part(batch)
+        if coder is not None:
+            check_generator_options(data, coder, config)
+
+    def _tell(
+        self, data: Dataset, coder: Path, made: Path, teachers: Sequence[Teacher], execution: Execution
+    ) -> None:  # fmt: skip
+        own, trained = load_generator(made), read_artifact(made, verify=False).meta
+        facts: dict[str, Any] = {"psnr": own.autoencoder.psnr}
+        if teachers:
+            autoencoder = own.to(execution.torch_device).autoencoder
+            before, after = survives(autoencoder, teachers, data, execution)
+            facts |= {"teacher_accuracy": before, "teacher_accuracy_reconstructed": after}
         if self.machine.json:
-            print_json({"generator": str(made), "autoencoder": str(coder), "bytes": size, **own, "psnr": meta["psnr"]})
+            print_json({"generator": str(made), "autoencoder": str(coder), "bytes": own.size, **trained, **facts})
             return
-        row = [f"{meta['psnr']:.1f} dB", human_bytes(size), human_seconds(own["train_seconds"])]
+        row = [f"{facts['psnr']:.1f} dB", human_bytes(own.size), human_seconds(trained["train_seconds"])]
         columns = ["images come back at", "bytes", "denoiser's training"]
-        if "teacher_accuracy_reconstructed" in meta:
+        if teachers:
             columns.append("teacher's accuracy on images, and on what comes back")
-            row.append(f"{100 * meta['teacher_accuracy']:.1f} and {100 * meta['teacher_accuracy_reconstructed']:.1f} %")
-        print_table(f"Generator of {data}", columns, [row], numbers=len(columns))
+            row.append(f"{100 * before:.1f} and {100 * after:.1f} %")
+        print_table(f"Generator of {data.info.name}", columns, [row], numbers=len(columns))
         print(f"generator: {made}")
 
 

@@ -2,7 +2,7 @@
 
 from softlabel.distill._common import Images
 from softlabel.distill._coresets import HerdingConfig, KCentreConfig, RandomConfig, farthest_first, herd
-from softlabel.distill._latent import latent_config, needs_generator, plain_sampling, with_generator
+from softlabel.distill._latent import check_choice, latent_config, needs_generator, plain_sampling, with_generator
 from softlabel.distill._methods import (
     METHODS,
     OWN_LOSSES,
@@ -29,6 +29,7 @@ __all__ = [
     "Method",
     "RandomConfig",
     "RdedConfig",
+    "check_choice",
     "check_images",
     "check_method",
     "check_trajectory",

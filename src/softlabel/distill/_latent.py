@@ -15,7 +15,7 @@ from softlabel.core import (
     format_spec,
     parse_spec,
 )
-from softlabel.distill._common import Images
+from softlabel.distill._common import Images, check_ipc
 from softlabel.generate import Choice, Generator, Sampling, check_sampling, choose_images, load_generator
 from softlabel.store import read_artifact
 from softlabel.training import Execution, Teacher
@@ -89,7 +89,7 @@ def latent_diffusion(
 def check_latent_diffusion(config: LatentDiffusionConfig, data: Dataset, ipc: int) -> None:
     """Refuse what cannot be made: no generator, or one of other data (TeacherMismatchError), or odd sampling."""
     made = _loaded(config)
-    check_sampling(made.config.schedule, config.sampler, config.steps, config.guidance)
+    check_choice(config, made.config.schedule, data, ipc)
     own, theirs = data.info, made.info
     if own.class_names != theirs.class_names or own.image_shape != theirs.image_shape:
         raise TeacherMismatchError(
@@ -97,6 +97,23 @@ def check_latent_diffusion(config: LatentDiffusionConfig, data: Dataset, ipc: in
             f"{list(theirs.image_shape)}, and {own.name} has {len(own.class_names)} in {list(own.image_shape)}. Train "
             f"one on this data (softlabel generator), or give the data options that it was trained with."
         )
+    if made.train != data.train.digest and data.selection is not None:
+        raise TeacherMismatchError(
+            f"The generator at {config.generator} was trained on other images of {own.name} than those that are left "
+            f"beside the selection split: it may have seen what is chosen by. Train one with the same --selection."
+        )
+
+
+def check_choice(config: LatentDiffusionConfig, schedule: str, data: Dataset, ipc: int) -> None:
+    """Refuse sampling that does not go with a generator's schedule, and more prototypes than a class has images.
+
+    Raises:
+        UnknownNameError, ConfigError: as `check_sampling`.
+        DistillError: too few images.
+    """
+    check_sampling(schedule, config.sampler, config.steps, config.guidance)
+    if config.how == "prototypes":
+        check_ipc(config, data, ipc)
 
 
 def fingerprints_read(config: LatentDiffusionConfig) -> dict[str, str]:
@@ -115,6 +132,8 @@ def with_generator(spec: str, generator: Path) -> str:
     """A method's spec with this generator, where it asks for one and names none."""
     if not needs_generator(spec):
         return spec
+    if "," in str(generator):
+        raise ConfigError(f"A spec cannot name a folder with a comma: {generator}. Choose another --store or --out.")
     name, options = parse_spec(spec)
     return format_spec(name, {**options, "generator": str(generator)})
 

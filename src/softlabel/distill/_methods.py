@@ -69,6 +69,8 @@ class Method:
         name: what the spec begins with; of somebody's own function, `package.module:function`.
         revision: part of a set's identity; raised when a release makes other images from the same settings.
         reads: what the identity has in place of options that name files: their fingerprints.
+        computes: whether its pixels come from a network, so that they depend on device and precision.
+        asks: whether settings of a method with an `optional` teacher look at it; None: all do.
     """
 
     config: type
@@ -80,6 +82,13 @@ class Method:
     name: str
     revision: int = 1
     reads: Callable[[Any], dict[str, str]] | None = None
+    computes: bool = False
+    asks: Callable[[Any], bool] | None = None
+
+    def looks_at(self, config: Any, teachers: Sequence[Teacher]) -> tuple[Teacher, ...]:
+        """Those of `teachers` that a method with these settings looks at: all of them, or none."""
+        ignored = self.teacher == "no" or (self.asks is not None and not self.asks(config))
+        return () if ignored else tuple(teachers)
 
 
 _TABLE = (
@@ -168,6 +177,8 @@ _TABLE = (
         check_latent_diffusion,
         "latent-diffusion",
         reads=fingerprints_read,
+        computes=True,
+        asks=lambda config: bool(config.needs_teacher),
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
@@ -250,7 +261,7 @@ def check_work(spec: str, data: Dataset, teachers: Sequence[Teacher], *, ipc: in
         raise ConfigError(f"--ipc must be 1 or more. Got {ipc} instead.")
     if method.teacher in ("required", "trajectory") and not teachers:
         raise ConfigError(f"The method {name!r} needs a teacher. Make one with: softlabel teach")
-    for teacher in teachers if method.teacher != "no" else ():
+    for teacher in method.looks_at(config, teachers):
         check_teacher(teacher, data.info)
     method.check(config, data, ipc)
     check_trajectory(spec, len(teachers))
@@ -292,8 +303,7 @@ def distill(
     """
     execution = execution or resolve_execution()
     method, config = check_work(spec, data, teachers, ipc=ipc)
-    if method.teacher == "no":
-        teachers = ()
+    teachers = method.looks_at(config, teachers)
     for teacher in teachers:
         warn_if_weaker(teacher.to(execution.torch_device), data, execution)
     made = method.function(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, Progress, Silent, fingerprint, plain
-from softlabel.distill import plain_sampling, with_generator
+from softlabel.distill import check_choice, latent_config, plain_sampling, with_generator
 from softlabel.evaluation._comparison import SetPaths
 from softlabel.generate import (
     AutoencoderConfig,
@@ -25,7 +25,7 @@ from softlabel.generate import (
     train_generator,
 )
 from softlabel.store import Store, check_storage, is_complete, load_distilled, require_same, save_distilled
-from softlabel.training import Execution, Teacher
+from softlabel.training import Execution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,18 @@ class GeneratorOptions:
     denoiser: GeneratorConfig = field(default_factory=GeneratorConfig)
     seed: int = 0
 
-    def check(self, data: Dataset) -> None:
-        """Raise ConfigError for data that no such generator can be trained on."""
+    def check(self, data: Dataset, methods: Sequence[tuple[str, int]] = ()) -> None:
+        """Refuse data that no such generator can be trained on, and sets that it cannot make.
+
+        Args:
+            methods: specs of sets that it is to make, and their images per class.
+
+        Raises:
+            ConfigError, DistillError.
+        """
         check_generator_options(data, self.autoencoder, self.denoiser)
+        for method, ipc in methods:
+            check_choice(latent_config(method), self.denoiser.schedule, data, ipc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +74,13 @@ class TimedSet:
 def keep_generator(
     options: GeneratorOptions,
     data: Dataset,
-    teachers: Sequence[Teacher],
     store: Store,
     execution: Execution,
     progress: Progress | None = None,
 ) -> Path:
-    """The artifact of the generator; an equal one is found, an interrupted training goes on.
-
-    Args:
-        teachers: tell how much of an image survives its autoencoder.
-    """
+    """The artifact of the generator; an equal one is found, an interrupted training goes on."""
     coder = train_autoencoder(
-        data, options.autoencoder, store=store, execution=execution, seed=options.seed, teachers=teachers,
-        progress=progress,
+        data, options.autoencoder, store=store, execution=execution, seed=options.seed, progress=progress,
     )  # fmt: skip
     return train_generator(
         data, load_autoencoder(coder), options.denoiser, store=store, execution=execution, seed=options.seed,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
-from softlabel.distill import RdedConfig, check_work, find_method, needs_generator, plain_sampling
+from softlabel.distill import RdedConfig, check_work, find_method, latent_config, needs_generator, plain_sampling
 from softlabel.evaluation._comparison import (
     Arm,
     Cell,
@@ -107,6 +107,10 @@ def plan_set(
         probe = Protocol(name="probe", epochs=1, batch=256, optimizer=Optimizer(), labels="hard", loss=Loss("ce"))
         step = _step_seconds(teachers[0].arch, probe, data, None, execution, len(data.train))
         seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
+    if left and checked and find_method(options.method)[0].computes:
+        config = latent_config(options.method)
+        images = options.ipc * data.info.classes * (config.candidates if config.how == "best" else 1)
+        seconds = left * images * image_seconds(load_generator(Path(config.generator)), config.sampling, execution)
     # PNG keeps about what the pixels weigh; a file and its line in the manifest have a size of their own.
     size = options.ipc * data.info.classes * (data.train.images[0].numel() + 300)
     what = f"{options.name}: {options.method}, IPC {options.ipc}"
@@ -223,7 +227,7 @@ def _forwards(options: SetOptions, data: Dataset) -> int:
     if method.teacher == "trajectory":
         followed: Any = build_config(method.config, given, f"the method {method.name!r}")
         return int(followed.least_epochs) * len(data.train)
-    return 0 if method.teacher == "no" else len(data.train)
+    return 0 if method.teacher == "no" or method.computes else len(data.train)
 
 
 def _untrained(arch: str, data: Dataset) -> Teacher:

@@ -145,6 +145,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "tensors that are normalised already."
         ),
         renew_optimizer=True,
+        weights=False,
     ),
     "challenge-2024-generative": replace(
         HARD,
@@ -156,6 +157,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         epochs=100,
         renew_optimizer=True,
+        weights=False,
     ),
 }
 

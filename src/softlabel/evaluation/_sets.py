@@ -133,9 +133,8 @@ def set_path(
 
 def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], seed: int, execution: Execution) -> str:
     method, given = find_method(options.method)
-    if method.teacher == "no":
-        teachers = ()
     config: Any = build_config(method.config, given, "the method")
+    teachers = method.looks_at(config, teachers)
     identity = {
         "method": method.name,
         "config": {**plain(config), **(method.reads(config) if method.reads else {})},
@@ -147,8 +146,8 @@ def _set_key(options: SetOptions, data: Dataset, teachers: Sequence[Teacher], se
         "train": data.train.digest,
         "teachers": [teacher.fingerprint for teacher in teachers],
         "seed": seed,
-        # A chosen patch can depend on rounding: precision and device belong to the identity of scored sets.
-        "execution": [execution.device, execution.precision] if teachers else [],
+        # A chosen patch or a computed pixel can depend on rounding: precision and device belong to the identity.
+        "execution": [execution.device, execution.precision] if teachers or method.computes else [],
     }
     if options.without:
         identity["without"] = list(options.without)

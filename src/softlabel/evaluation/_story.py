@@ -15,6 +15,7 @@ from softlabel.evaluation._recipe import Recipe
 from softlabel.evaluation._sets import keep_learned, keep_updated, make_family, set_teachers
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
+from softlabel.generate import load_generator, survives
 from softlabel.labels import FixedLabels, check_projector, load_labeler, load_labels, train_labeler
 from softlabel.store import Store, load_distilled, read_artifact
 from softlabel.training import Execution, Teacher, load_teacher, resolve_stack, train_teacher
@@ -47,7 +48,10 @@ def run_recipe(
     check_data(recipe.comparison, data)
     recipe.comparison.check_spaces([options.name for options in recipe.sets], {})
     if recipe.generator is not None:
-        recipe.generator.check(data)
+        waiting = [(one.method, one.ipc) for one in recipe.sets if needs_generator(one.method)]
+        waiting += [(one.method, 1) for one in recipe.timed if needs_generator(one.method)]
+        recipe.generator.check(data, waiting)
+        with_generator("latent-diffusion", store.root)  # a path that no spec can hold
     for options in recipe.sets:
         check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
         if not needs_generator(options.method):
@@ -88,7 +92,7 @@ def run_recipe(
         labelers[labeler.name] = group
     generator = None
     if recipe.generator is not None:
-        generator = keep_generator(recipe.generator, data, [teacher], store, execution, progress)
+        generator = keep_generator(recipe.generator, data, store, execution, progress)
     sets = []
     for options in recipe.sets:
         if generator is not None:
@@ -112,7 +116,7 @@ def run_recipe(
         command=command,
         teacher_facts=teacher_facts([path], [teacher], store),
         stored=learned,
-        facts={"label_distances": distances} if distances else None,
+        facts=_facts(distances, generator, teacher, data, execution),
         executor=executor,
         stack=stack,
         stack_size=stack_size,
@@ -120,6 +124,18 @@ def run_recipe(
         tolerant=tolerant,
         progress=progress,
     )
+
+
+def _facts(
+    distances: Mapping[str, Any], generator: Path | None, teacher: Teacher, data: Dataset, execution: Execution
+) -> dict[str, Any]:
+    """What the study keeps beside its numbers: learned labels' distances, and what a generator's autoencoder loses."""
+    facts: dict[str, Any] = {"label_distances": dict(distances)} if distances else {}
+    if generator is not None:
+        coder = load_generator(generator).to(execution.torch_device).autoencoder
+        before, after = survives(coder, [teacher], data, execution)
+        facts["generator"] = {"psnr": coder.psnr, "accuracy": before, "accuracy_reconstructed": after}
+    return facts
 
 
 def _family(sets: Sequence[SetPaths], name: str) -> SetPaths:

@@ -7,6 +7,7 @@ from softlabel.generate._autoencoder import (
     autoencoder_place,
     build_autoencoder,
     load_autoencoder,
+    survives,
     train_autoencoder,
 )
 from softlabel.generate._budget import generate_within
@@ -73,6 +74,7 @@ __all__ = [
     "prototypes",
     "psnr",
     "run_sampler",
+    "survives",
     "train_autoencoder",
     "train_generator",
     "train_steps",

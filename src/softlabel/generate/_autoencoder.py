@@ -27,12 +27,13 @@ from softlabel.core import (
     stream_seed,
     tensor_fingerprint,
 )
-from softlabel.generate._coder import BATCH, Autoencoder, autoencoder_of, check_sides, config_of, psnr, signed
+from softlabel.generate._coder import Autoencoder, autoencoder_of, check_sides, config_of, psnr, signed
+from softlabel.generate._measures import agreement, confidences
 from softlabel.generate._processes import Processes
 from softlabel.generate._steps import Course, Draws, StepLoss, train_steps
 from softlabel.models import optional_package
 from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact, require_same
-from softlabel.training import Execution, Normaliser, Optimizer, Teacher, mean_logits
+from softlabel.training import Execution, Optimizer, Teacher
 
 KIND = "autoencoder"
 KINDS = {
@@ -102,7 +103,6 @@ def train_autoencoder(
     store: Store,
     execution: Execution,
     seed: int = 0,
-    teachers: Sequence[Teacher] = (),
     processes: Processes | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -110,8 +110,6 @@ def train_autoencoder(
     """Train an autoencoder on the train split and keep it; an equal one is found, an interrupted one goes on.
 
     Args:
-        teachers: tell how much of an image survives: their accuracy on reconstructed test images beside that on the
-            images is kept. No part of the autoencoder's identity.
         out: the artifact's folder; its place in the store by default.
 
     Raises:
@@ -143,7 +141,7 @@ def train_autoencoder(
     )
     if processes.first:
         facts = {**identity, "fingerprint": key, "losses": trained.losses, "train_seconds": trained.seconds}
-        _keep(network, data, teachers, facts, path, execution)
+        _keep(network, data, facts, path, execution)
         checkpoint.clear()
     processes.wait()
     return path
@@ -163,7 +161,6 @@ def adopt_autoencoder(
     *,
     store: Store,
     execution: Execution,
-    teachers: Sequence[Teacher] = (),
     out: Path | None = None,
 ) -> Path:
     """Keep a pretrained `AutoencoderKL` or `VQModel`, in a folder as diffusers writes it, with the data's statistics.
@@ -181,13 +178,18 @@ def adopt_autoencoder(
         )
     check_sides(data.info, 2 ** (len(config["block_out_channels"]) - 1))
     weights = tensor_fingerprint(*network.state_dict().values())
-    identity = {"weights": weights, "data": data.info.digest, "train": data.train.digest}
+    identity = {
+        "weights": weights,
+        "network": plain(dict(config)),
+        "data": data.info.digest,
+        "train": data.train.digest,
+    }
     key = fingerprint(identity)
     path = out or store.teacher(f"{data.info.name}-autoencoder", key)
     if is_complete(path):
         require_same(path, "autoencoder", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
         return path
-    _keep(network, data, teachers, {**identity, "fingerprint": key, "source": folder.name}, path, execution)
+    _keep(network, data, {**identity, "fingerprint": key, "source": folder.name}, path, execution)
     return path
 
 
@@ -266,13 +268,12 @@ def reconstruction_loss(data: Dataset, config: AutoencoderConfig) -> StepLoss:
 def _keep(
     network: nn.Module,
     data: Dataset,
-    teachers: Sequence[Teacher],
     facts: dict[str, Any],
     path: Path,
     execution: Execution,
 ) -> None:
     """Write the artifact, with the statistics of the latents and how well images are given back."""
-    network.eval().requires_grad_(False)
+    network.to(execution.torch_device).eval().requires_grad_(False)
     channels = config_of(network)["latent_channels"]
     plainly = Autoencoder(network, data.info, torch.zeros(channels), torch.ones(channels))
     some = torch.randperm(len(data.train), generator=stream(0, "latent statistics"))[:STATISTICS_IMAGES]
@@ -287,27 +288,19 @@ def _keep(
         "shift": shift.tolist(),
         "scale": scale.tolist(),
         "psnr": psnr(data.test.images, again),
-        **_seen_by(teachers, again, data, execution),
     }
     with new_artifact(path, KIND, meta) as writer:
         writer.write_tensors(_WEIGHTS, {name: tensor.cpu() for name, tensor in network.state_dict().items()})
 
 
-def _seen_by(teachers: Sequence[Teacher], again: Tensor, data: Dataset, execution: Execution) -> dict[str, float]:
-    """The teachers' accuracy on the test images, and on what the autoencoder makes of them."""
-    if not teachers:
-        return {}
-    normalise = Normaliser(data.info, execution.torch_device)
-
-    def accuracy(images: Tensor) -> float:
-        hits = 0
-        with execution.autocast(), execution.deterministic():
-            for part, targets in zip(images.split(BATCH), data.test.targets.split(BATCH), strict=True):
-                logits = mean_logits(teachers, normalise(part), data.info)
-                hits += int((logits.argmax(dim=1).cpu() == targets).sum())
-        return hits / len(images)
-
-    return {"teacher_accuracy": accuracy(data.test.images), "teacher_accuracy_reconstructed": accuracy(again)}
+def survives(
+    autoencoder: Autoencoder, teachers: Sequence[Teacher], data: Dataset, execution: Execution
+) -> tuple[float, float]:
+    """How much of an image survives: the accuracy of teachers on the test images, and on what comes back of them."""
+    again = autoencoder.decode(autoencoder.encode(data.test.images, execution), execution)
+    seen = (confidences(teachers, images, data.info, execution) for images in (data.test.images, again))
+    before, after = (agreement(one, data.test.targets) for one in seen)
+    return before, after
 
 
 def _identity(data: Dataset, config: AutoencoderConfig, seed: int, execution: Execution) -> dict[str, Any]:
@@ -328,8 +321,14 @@ def _pretrained(folder: Path) -> nn.Module:
         if name not in ("AutoencoderKL", "VQModel"):
             raise ValueError(f"it holds a {name}")
         with torch.random.fork_rng(devices=[]):
-            return getattr(diffusers, name).from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            network, told = getattr(diffusers, name).from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
+            odd = [*told["missing_keys"], *told["unexpected_keys"]]
+            if odd:
+                raise ValueError(f"its weights do not fit, e.g. {odd[0]}")
+            return network  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ConfigError(
             f"There is no autoencoder at {folder} that diffusers can read ({error}). Give the folder of an "
             f"AutoencoderKL or VQModel with its config.json and weights, or of one that softlabel trained."

@@ -37,7 +37,7 @@ class Choice:
         pick: see `PICKS`, of `best`.
         strength: share of the way from noise that prototypes are sent back, of `prototypes`.
         represent, diverse: how far every step moves the images towards the real latent of their class that they are
-            least like, and away from the image of their class that they are most like; 0 leaves them alone.
+            least like, and away from the image of their class and batch that they are most like; 0 leaves them alone.
     """
 
     how: str = "plain"

@@ -120,7 +120,8 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
 
 def psnr(images: Tensor, others: Tensor) -> float:
     """Peak signal-to-noise ratio of uint8 images, in dB: 10 log10(255^2 / mean squared error), over all of them."""
-    error = float((images.double() - others.double()).square().mean())
+    parts = zip(images.split(BATCH), others.split(BATCH), strict=True)
+    error = sum(float((a.double() - b.double()).square().sum()) for a, b in parts) / images.numel()
     return float("inf") if error == 0 else float(10 * torch.log10(torch.tensor(255.0**2 / error, dtype=torch.float64)))
 
 

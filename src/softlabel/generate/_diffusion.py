@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -137,21 +138,37 @@ def run_sampler(schedule: str, sampler: str, steps: int, noise: Tensor, tell: Te
         noise: [B, C, h, w]; with a `strength` below 1, latents that were noised up to it (`start_of`).
         strength: share of the way from noise to images that is gone; the first steps of the others are left out.
     """
-    scheduler = sampling_scheduler(schedule, sampler)
-    scheduler.set_timesteps(steps, device=noise.device)
-    times = scheduler.timesteps[skipped(steps, strength) :]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(skipped(steps, strength))
+    if sampler == "ddim":
+        return _ddim(schedule, steps, noise, tell, skipped(steps, strength))
+    scheduler = _timed_scheduler(schedule, sampler, steps, noise.device)
+    scheduler.set_begin_index(skipped(steps, strength))
     latents = noise
-    for time in times:
+    for time in scheduler.timesteps[skipped(steps, strength) :]:
         latents = scheduler.step(tell(latents, time), time, latents, return_dict=False)[0]
+    return latents
+
+
+def _ddim(schedule: str, steps: int, noise: Tensor, tell: Tell, skip: int) -> Tensor:
+    """DDIM without noise of its own (Song et al. 2021, equation 12), from each time to the next.
+
+    diffusers' scheduler takes a stride of 1000 // steps, which misses the next time where the steps do not divide 1000.
+    """
+    times = _timed_scheduler(schedule, "ddim", steps, noise.device).timesteps[skip:]
+    latents = noise
+    for place, time in enumerate(times):
+        clean = clean_of(schedule, latents, time, tell(latents, time))
+        alpha, sigma = _signal(schedule, time)
+        drawn = (latents - alpha * clean) / sigma
+        if place + 1 == len(times):
+            return clean
+        alpha, sigma = _signal(schedule, times[place + 1])
+        latents = alpha * clean + sigma * drawn
     return latents
 
 
 def start_of(schedule: str, sampler: str, steps: int, latents: Tensor, noise: Tensor, strength: float) -> Tensor:
     """Latents noised to where a sampling of that strength begins."""
-    scheduler = sampling_scheduler(schedule, sampler)
-    scheduler.set_timesteps(steps, device=noise.device)
+    scheduler = _timed_scheduler(schedule, sampler, steps, noise.device)
     first = scheduler.timesteps[skipped(steps, strength)]
     if schedule == "flow":
         part = first / TIMES
@@ -179,6 +196,20 @@ def sampling_scheduler(schedule: str, sampler: str) -> Any:
     )  # fmt: skip
 
 
+def _timed_scheduler(schedule: str, sampler: str, steps: int, device: torch.device) -> Any:
+    """A scheduler with the times of so many steps, from noise on."""
+    scheduler = sampling_scheduler(schedule, sampler)
+    if sampler == "euler":  # its own times would end at a thousandth, where a look tells nothing
+        scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)], device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)
+    return scheduler
+
+
+@cache
 def _training_scheduler(schedule: str) -> Any:
     diffusers = optional_package("diffusers", "generate", "of a denoiser")
-    return diffusers.DDPMScheduler(num_train_timesteps=TIMES, prediction_type=_PREDICTED[schedule], **_BETAS[schedule])
+    with torch.inference_mode(mode=False):  # it is kept, and training needs it too
+        return diffusers.DDPMScheduler(
+            num_train_timesteps=TIMES, prediction_type=_PREDICTED[schedule], **_BETAS[schedule]
+        )

@@ -91,7 +91,7 @@ class Sampling:
         sampler: see `SAMPLERS`.
         steps: looks at the denoiser per image.
         guidance: 1 takes the class as it is, more exaggerates it, 0 leaves it out.
-        batch: images made together; it changes them by rounding alone.
+        batch: images made together; it changes them by rounding alone, but where they are moved away from each other.
     """
 
     sampler: str = "dpm++"
@@ -111,6 +111,7 @@ class Generator:
     Attributes:
         info: the data it was trained on; its classes are the conditions.
         size: bytes of its weights, both networks'.
+        train: digest of the split that it was trained on.
     """
 
     autoencoder: Autoencoder
@@ -119,6 +120,7 @@ class Generator:
     info: DatasetInfo
     fingerprint: str
     size: int
+    train: str = ""
 
     def to(self, device: torch.device) -> "Generator":
         """This generator on `device`; moves the networks themselves."""
@@ -270,7 +272,7 @@ def load_generator(path: Path) -> Generator:
     denoiser = build_denoiser(config.denoiser, coder.latent_shape, info.classes, 0)
     load_weights(denoiser, artifact.tensors(_DENOISER), path)
     size = artifact.bytes_of(_DENOISER) + artifact.bytes_of(_AUTOENCODER)
-    return Generator(coder, denoiser.requires_grad_(False), config, info, meta["fingerprint"], size)
+    return Generator(coder, denoiser.requires_grad_(False), config, info, meta["fingerprint"], size, meta["train"])
 
 
 def check_generator(data: Dataset, autoencoder: Autoencoder, config: GeneratorConfig) -> None:

@@ -15,6 +15,7 @@ BATCH = 512
 def confidences(teachers: Sequence[Teacher], images: Tensor, info: DatasetInfo, execution: Execution) -> Tensor:
     """Probabilities [N, classes] that teachers give uint8 images, by their mean logits."""
     normalise = Normaliser(info, execution.torch_device)
+    teachers = [teacher.to(execution.torch_device) for teacher in teachers]
     found = []
     with execution.autocast(), execution.deterministic():
         for part in images.split(BATCH):
@@ -25,6 +26,7 @@ def confidences(teachers: Sequence[Teacher], images: Tensor, info: DatasetInfo, 
 def image_features(teacher: Teacher, images: Tensor, info: DatasetInfo, execution: Execution) -> Tensor:
     """What a teacher's last layer sees of uint8 images of data with `info`, float32 [N, features]."""
     normalise = Normaliser(info, execution.torch_device)
+    teacher = teacher.to(execution.torch_device)
     found = []
     with execution.autocast(), execution.deterministic():
         for part in images.split(BATCH):
@@ -49,11 +51,16 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     if min(len(one), len(other)) < 2:
         raise ConfigError("A Frechet distance takes two images or more on each side.")
     one, other = one.double(), other.double()
-    first, second = (torch.atleast_2d(torch.cov(side.T)) for side in (one, other))
-    root = _root(first)
-    between = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
     means = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
-    return float(means + first.trace() + second.trace() - 2 * between)
+    first, second = (side - side.mean(dim=0) for side in (one, other))
+    first, second = first / (len(one) - 1) ** 0.5, second / (len(other) - 1) ** 0.5
+    if min(len(one), len(other)) < one.shape[1]:
+        # With C = X'X the trace of the root is the sum of singular values of X1 X2', small where images are few.
+        between = torch.linalg.svdvals(first @ second.T).sum()
+    else:
+        root = _root(first.T @ first)
+        between = torch.linalg.eigvalsh(root @ (second.T @ second) @ root).clamp_min(0).sqrt().sum()
+    return float(means + first.square().sum() + second.square().sum() - 2 * between)
 
 
 @dataclass(frozen=True)
@@ -63,26 +70,33 @@ class Nearest:
     Attributes:
         index: positions in the real split, int64 [N].
         distance: root mean square difference of pixels, 0 to 255, float32 [N].
+        mirrored: where the real image is meant mirrored, bool [N].
     """
 
     index: Tensor
     distance: Tensor
+    mirrored: Tensor
 
 
 def nearest_real(images: Tensor, classes: Tensor, real: Split) -> Nearest:
-    """The nearest image of the same class in `real` to each uint8 image [N, C, H, W], by its pixels."""
+    """The nearest image of the same class in `real`, as it is or mirrored, to each uint8 image [N, C, H, W]."""
     index = torch.zeros(len(images), dtype=torch.int64)
-    distance = torch.full((len(images),), torch.inf)
+    distance, mirrored = torch.full((len(images),), torch.inf), torch.zeros(len(images), dtype=torch.bool)
     for label in classes.unique().tolist():
         members, own = (real.targets == label).nonzero().flatten(), (classes == label).nonzero().flatten()
         if not len(members):
             continue
-        pixels = real.images[members].float().flatten(1)
-        for part in own.split(BATCH):
-            apart = torch.cdist(images[part].float().flatten(1), pixels) / pixels.shape[1] ** 0.5
-            closest = apart.min(dim=1)
-            index[part], distance[part] = members[closest.indices], closest.values
-    return Nearest(index, distance)
+        kept = real.images[members].float()
+        for flipped in (False, True):
+            pixels = (kept.flip(3) if flipped else kept).flatten(1)
+            for part in own.split(BATCH):
+                apart = torch.cdist(images[part].float().flatten(1), pixels) / pixels.shape[1] ** 0.5
+                closest = apart.min(dim=1)
+                nearer = closest.values < distance[part]
+                place = part[nearer]
+                index[place], distance[place] = members[closest.indices[nearer]], closest.values[nearer]
+                mirrored[place] = flipped
+    return Nearest(index, distance, mirrored)
 
 
 def _root(matrix: Tensor) -> Tensor:

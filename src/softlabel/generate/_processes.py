@@ -64,9 +64,17 @@ def launched(device: str) -> Processes:
 
     Raises:
         MissingExtraError: several were started, and accelerate is not installed.
+        ConfigError: accelerate is configured to share more than the batches.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     accelerate = optional_package("accelerate", "generate", "of several processes")
-    accelerator = accelerate.Accelerator(cpu=device == "cpu")
+    # Precision is --precision's: a configuration of accelerate's own would change numbers behind its back.
+    accelerator = accelerate.Accelerator(cpu=device == "cpu", mixed_precision="no")
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind not in ("MULTI_CPU", "MULTI_GPU"):
+        raise ConfigError(
+            f"Processes share batches alone here, and accelerate is configured for {kind}. Launch with torchrun, or "
+            f"with accelerate launch --multi_gpu and no other configuration."
+        )
     return Processes(accelerator.process_index, accelerator.num_processes, accelerator)

@@ -155,10 +155,11 @@ def train_steps(
             step = epoch * per_epoch + position
             rows = order[position * course.batch : (position + 1) * course.batch][part]
             draws = Draws(stream(seed, "noise", step), course.batch, part, device)
-            with execution.autocast(), execution.deterministic():
-                value = loss(shared, rows, draws)
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            with execution.deterministic():  # what it asks for is read when gradients are computed, too
+                with execution.autocast():
+                    value = loss(shared, rows, draws)
+                value.backward()
             for group in optimizer.param_groups:
                 group["lr"] = course.optimizer.lr * course.rate(step, steps)
             optimizer.step()

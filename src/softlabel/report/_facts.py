@@ -202,6 +202,7 @@ class StudyFacts:
     regimes: tuple[Regime, ...] = ()
     label_facts: tuple[LabelFacts, ...] = ()
     samples: tuple[SampleFacts, ...] = ()
+    generator: dict[str, float] | None = None
 
     @property
     def is_grid(self) -> bool:
@@ -277,6 +278,7 @@ def _facts(meta: Mapping[str, Any]) -> StudyFacts:
         arms=tuple(_arm(entry) for entry in meta["arms"]),
         comparisons=tuple(_comparison(entry) for entry in meta["comparisons"]),
         labels_shown=tuple(_label_shown(entry) for entry in meta["labels_shown"]),
+        generator={name: float(value) for name, value in meta["generator"].items()} if meta.get("generator") else None,
         samples=tuple(_pick(SampleFacts, entry) for entry in meta.get("samples") or ()),
         notes=tuple(meta["notes"]),
         environment=dict(meta["environment"]),

@@ -28,6 +28,7 @@ class SampleFacts:
         nearest, nearest_real: median root mean square difference of pixels (0 to 255) to the nearest training image of
             the class: of its images, and of as many test images.
         shown, classes, distances: positions of the images that are shown, their classes, and their own differences.
+        real_classes: of the real images beside them.
         pictures: what the study's pictures of it begin with.
         agreement: share of its images that the teacher takes for their class.
         frechet, frechet_real: distance to the test images in the teacher's features: of its images, and of as many
@@ -41,6 +42,7 @@ class SampleFacts:
     shown: Sequence[int]
     classes: Sequence[int]
     distances: Sequence[float]
+    real_classes: Sequence[int]
     pictures: str
     agreement: float | None = None
     frechet: float | None = None
@@ -97,7 +99,7 @@ def samples_view(facts: "StudyFacts", path: Path) -> SamplesView | None:
 
 def _rows(one: SampleFacts, parts: dict[str, Tensor], facts: "StudyFacts") -> tuple[SampleRow, ...]:
     classes = torch.tensor(list(one.classes))
-    real = classes if len(parts["real"]) == len(classes) else classes[: len(parts["real"])]
+    real = torch.tensor(list(one.real_classes))
     rows = []
     for label in dict.fromkeys(one.classes):
         own = classes == label

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -106,7 +107,7 @@ def fit_stack(
     kind = resolve_stack(stack, execution)
     sources = {id(t.labels): t.labels.to(execution.torch_device) for t in trainees if t.labels is not None}
     members = [Member(t, sources.get(id(t.labels)), execution.torch_device) for t in trainees]
-    batches = Batches(split, info, execution.torch_device)
+    batches = Batches(split if first.weights else replace(split, weights=None), info, execution.torch_device)
     plan = plan or plan_of(first, split, info, factor, seed)
     epochs, saved = first.total_epochs, time.monotonic()
     start = min(member.start for member in members)
@@ -176,7 +177,14 @@ def _require_shared_views(trainees: Sequence[Trainee], split: Split, info: Datas
 
     def views(protocol: Protocol) -> tuple[object, ...]:
         batch = protocol.batch_size(len(split), info.classes)
-        return (protocol.policy(factor), batch, protocol.total_epochs, protocol.labelled_epochs, protocol.hard_epochs)
+        return (
+            protocol.policy(factor),
+            batch,
+            protocol.total_epochs,
+            protocol.labelled_epochs,
+            protocol.hard_epochs,
+            protocol.weights,
+        )
 
     first = trainees[0].protocol
     for trainee in trainees:

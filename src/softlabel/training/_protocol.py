@@ -140,6 +140,7 @@ class Protocol:
         renew_optimizer: make the optimizer anew where a schedule of steps lowers the rate, which forgets its momentum
             (the code of DC, DSA, DM and MTT, and of the ECCV 2024 challenge).
         extra_epoch: train epochs + 1 (no-distillation's `range(epochs + 1)`).
+        weights: whether images that count differently do; an evaluator that is given images alone knows of none.
         norm_momentum: of the student's batch norms. RDED's code runs every batch through the student twice in train
             mode, which moves the running statistics twice: that is 1 - 0.9^2 = 0.19 instead of 0.1.
         checks: when test accuracy is measured for the curve and the best-on-test column.
@@ -159,6 +160,7 @@ class Protocol:
     tempering: Tempering | None = None
     renew_optimizer: bool = False
     extra_epoch: bool = False
+    weights: bool = True
     norm_momentum: float = 0.1
     checks: Checks = field(default_factory=Checks)
 
@@ -190,7 +192,7 @@ class Protocol:
         # A field that came with a later version is left out where it says nothing, so that older names still hold.
         enough = self.labelled_epochs == self.total_epochs - len(self.hard_epochs)  # labels for every soft epoch
         later = {"label_epochs": enough, "hard_phase": not self.hard_phase, "tempering": not self.tempering}
-        later["renew_optimizer"] = not self.renew_optimizer
+        later |= {"renew_optimizer": not self.renew_optimizer, "weights": self.weights}
         skip += tuple(name for name, says_nothing in later.items() if says_nothing)
         fields = {key: value for key, value in vars(self).items() if key not in skip}
         return fingerprint(fields, [self.policy(factor) for factor in (1, 2)])
