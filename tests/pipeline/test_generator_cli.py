@@ -1,6 +1,10 @@
 """softlabel generator, and sets that a generator makes, from the command line."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +131,19 @@ def test_a_generator_that_saw_the_selection_split(
     words = ("distill", "--data", made.data, "--ipc", "1", "--method", spec, *small, "--store", tmp_path)
     said = softlabel(*words, "--selection", "0.2")
     assert (said.code, "it may have seen what is chosen by" in said.error) == (2, True), said.err
+
+
+@pytest.mark.heavy
+def test_two_processes_train_what_one_trains(train: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    alone = train("--json").json
+    words = ("generator", "--data", made.data, *SMALLEST, *small, "--store", tmp_path, "--json")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "softlabel")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "bf16"}  # which --precision overrules
+    said = subprocess.run([*launch, *map(str, words)], capture_output=True, text=True, env=env, check=False)
+    assert said.returncode == 0, said.stderr[-2000:]
+    together = json.loads(said.stdout)
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert together["fingerprint"] == alone["fingerprint"]
 
 
 def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Path) -> None:

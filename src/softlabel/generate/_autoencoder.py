@@ -27,7 +27,7 @@ from softlabel.core import (
     stream_seed,
     tensor_fingerprint,
 )
-from softlabel.generate._coder import Autoencoder, autoencoder_of, check_sides, config_of, psnr, signed
+from softlabel.generate._coder import BATCH, Autoencoder, autoencoder_of, check_sides, config_of, psnr, signed
 from softlabel.generate._measures import agreement, confidences
 from softlabel.generate._processes import Processes
 from softlabel.generate._steps import Course, Draws, StepLoss, train_steps
@@ -126,6 +126,8 @@ def train_autoencoder(
         require_same(path, "autoencoder", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
         return path
     network = build_autoencoder(config, data.info, stream_seed(seed, "autoencoder", "init"))
+    if config.kind == "vq":
+        _begin_codes(network, data, seed)
     checkpoint = FileCheckpoint(store.student(key))
     trained = train_steps(
         Reconstruction(network, config),
@@ -227,6 +229,16 @@ def build_autoencoder(config: AutoencoderConfig, info: DatasetInfo, seed: int) -
         if config.kind == "kl":
             return diffusers.AutoencoderKL(**common)  # type: ignore[no-any-return]
         return diffusers.VQModel(**common, num_vq_embeddings=config.codes)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _begin_codes(network: Any, data: Dataset, seed: int) -> None:
+    """Codes of a fresh network's own latents: diffusers' begin so close to 0 that a few of them serve all."""
+    drawn = stream(seed, "autoencoder", "codes")
+    some = torch.randperm(len(data.train), generator=drawn)[:BATCH]
+    latents = network.encode(signed(data.train.images[some])).latents.permute(0, 2, 3, 1).flatten(0, 2)
+    codes = network.quantize.embedding.weight
+    codes.copy_(latents[torch.randint(len(latents), (len(codes),), generator=drawn)])
 
 
 class Reconstruction(nn.Module):

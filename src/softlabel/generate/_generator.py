@@ -282,10 +282,12 @@ def check_generator(data: Dataset, autoencoder: Autoencoder, config: GeneratorCo
         ConfigError, TeacherMismatchError: see `train_generator`.
     """
     check_denoiser(data, autoencoder.latent_shape, config)
-    if autoencoder.info.image_shape != data.info.image_shape:
+    if autoencoder.info.digest != data.info.digest:
         raise TeacherMismatchError(
-            f"The autoencoder was made for images of {list(autoencoder.info.image_shape)}, and those of "
-            f"{data.info.name} are {list(data.info.image_shape)}. Train one for them (softlabel generator)."
+            f"The autoencoder was trained, or its latents were measured, on other images than these of "
+            f"{data.info.name}: {autoencoder.info.name} in {list(autoencoder.info.image_shape)}, here "
+            f"{list(data.info.image_shape)}. Train one for them (softlabel generator), or give the data options that "
+            f"it was trained with."
         )
 
 
