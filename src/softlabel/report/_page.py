@@ -86,7 +86,7 @@ def render(study: Study) -> str:
             accuracy_plot=_plot("accuracy", plots.accuracy_figure(study, palette)) if facts.arms else "",
             curves=_curves(study, groups, palette),
             teacher_plots=_teacher_plots(facts.teacher),
-            samples=samples_view(facts, study.path),
+            samples=samples_view(facts.samples, facts.class_name, study.path),
             sets=[_set_view(entry, study.sets[entry.name], facts) for entry in facts.sets],
             cards=[_label_card(shown, study) for shown in facts.labels_shown],
             byte_rows=_byte_rows(facts),

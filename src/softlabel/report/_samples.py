@@ -1,9 +1,8 @@
 """Generated images beside real ones, and the real ones that they are nearest to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +10,6 @@ from torch import Tensor
 from softlabel.core import StoreError
 from softlabel.report._pictures import Strip, strip_of
 from softlabel.store import read_artifact
-
-if TYPE_CHECKING:
-    from softlabel.report._facts import StudyFacts
 
 PICTURES = "samples.safetensors"
 """Of a study's artifact (`softlabel.evaluation`)."""
@@ -79,22 +75,22 @@ class SamplesView:
     problem: str = ""
 
 
-def samples_view(facts: "StudyFacts", path: Path) -> SamplesView | None:
-    """What the study at `path` says of its generated sets; None where it has none."""
-    if not facts.samples:
+def samples_view(samples: tuple[SampleFacts, ...], class_name: Callable[[int], str], path: Path) -> SamplesView | None:
+    """What the study at `path` says of its generated sets, with their pictures; None where it has none."""
+    if not samples:
         return None
     try:
         pictures = read_artifact(path, "study").tensors(PICTURES)
         sheets: list[SampleSheet] = []
         drawn: dict[str, Tensor] = {}
-        for one in facts.samples:
+        for one in samples:
             parts = {name: pictures[f"{one.pictures}/{name}"] for name in ("real", "samples", "nearest")}
             same = next((name for name, before in drawn.items() if _alike(before, parts["samples"])), "")
             drawn[one.set] = parts["samples"]
-            sheets.append(SampleSheet(set=one.set, rows=() if same else _rows(one, parts, facts), same_as=same))
+            sheets.append(SampleSheet(set=one.set, rows=() if same else _rows(one, parts, class_name), same_as=same))
     except (StoreError, KeyError) as error:
-        return SamplesView(facts=facts.samples, sheets=(), problem=str(error))
-    return SamplesView(facts=facts.samples, sheets=tuple(sheets))
+        return SamplesView(facts=samples, sheets=(), problem=str(error))
+    return SamplesView(facts=samples, sheets=tuple(sheets))
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -102,7 +98,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and int((one.int() - other.int()).abs().max()) <= ROUNDING
 
 
-def _rows(one: SampleFacts, parts: dict[str, Tensor], facts: "StudyFacts") -> tuple[SampleRow, ...]:
+def _rows(one: SampleFacts, parts: dict[str, Tensor], class_name: Callable[[int], str]) -> tuple[SampleRow, ...]:
     classes = torch.tensor(list(one.classes))
     real = torch.tensor(list(one.real_classes))
     rows = []
@@ -111,7 +107,7 @@ def _rows(one: SampleFacts, parts: dict[str, Tensor], facts: "StudyFacts") -> tu
         distances = [value for value, kept in zip(one.distances, own.tolist(), strict=True) if kept]
         rows.append(
             SampleRow(
-                name=facts.class_name(label),
+                name=class_name(label),
                 real=strip_of(parts["real"][real == label], label),
                 samples=strip_of(parts["samples"][own], label),
                 nearest=strip_of(parts["nearest"][own], label),
