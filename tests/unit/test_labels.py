@@ -1,5 +1,6 @@
 """Hard, fixed and online labels, and fixed labels as files."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,16 @@ from softlabel.core import (
     stream,
 )
 from softlabel.distill import distill
-from softlabel.evaluation import find_protocol
+from softlabel.evaluation import find_protocol, student_views
 from softlabel.labels import (
     FixedLabels,
     HardLabels,
+    LabelSpec,
     fixed_labels,
     load_labels,
     make_labels,
     online_labels,
+    read_labels,
     save_labels,
 )
 from softlabel.models import build_model
@@ -344,3 +347,22 @@ def test_labels_of_another_size_are_refused(distilled: DistilledSet, tmp_path: P
         save_labels(FixedLabels(table), distilled, tmp_path / name)
         with pytest.raises(ConfigError, match=r"are for \d+ images and \d classes; the distilled set has"):
             load_labels(tmp_path / name, distilled)
+
+
+def test_a_teacher_may_be_shipped_in_16_bits(teacher: Teacher, distilled: DistilledSet, execution: Execution) -> None:
+    whole = online_labels([teacher], distilled.info)
+    spec = LabelSpec.parse("online+fp16")
+    assert spec.spec == "online+fp16"
+    plan = student_views(distilled, find_protocol("gift", epochs=1), 0)
+    half = read_labels(whole, spec, distilled, regime="online", plan=plan, epochs=1, execution=execution)
+    assert half.labeler_bytes == whole.labeler_bytes // 2
+    assert half.fingerprint != whole.fingerprint
+    rounded = copy.deepcopy(teacher.model).half().float()
+    views = Normaliser(distilled.info, torch.device("cpu"))(distilled.images)
+    found = half.logits(views, torch.arange(len(views)))
+    assert found is not None
+    torch.testing.assert_close(found, rounded(views))
+    assert not torch.equal(found, whole.logits(views, torch.arange(len(views))))
+    for odd in ("online+int8", "online+topk:k=2", "hard+fp16"):
+        with pytest.raises(ConfigError, match=r"online\+fp16, a teacher of 16-bit weights"):
+            LabelSpec.parse(odd)

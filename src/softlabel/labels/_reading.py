@@ -6,6 +6,7 @@ from softlabel.core import DistilledSet, LabelSource
 from softlabel.labels._codecs import Codec
 from softlabel.labels._coded import CodedLabels, coded_labels
 from softlabel.labels._edits import EditedLabels, edited_labels
+from softlabel.labels._sources import OnlineLabels, in_half, online_labels
 from softlabel.labels._spec import LabelSpec
 from softlabel.training import DrawnViews, Execution
 
@@ -20,7 +21,7 @@ def read_labels(
     epochs: int,
     execution: Execution,
 ) -> LabelSource:
-    """`source` as a spec says: as it is, edited, or as a codec gives it back.
+    """`source` as a spec says: as it is, edited, as a codec gives it back, or from teachers of 16-bit weights.
 
     Args:
         regime: of the labels, where the spec names none; `replay` without a codec has 16-bit floats.
@@ -30,6 +31,8 @@ def read_labels(
     Raises:
         ConfigError: an edit or a codec that does not fit the number of classes.
     """
+    if regime == "online" and spec.codec is not None and isinstance(source, OnlineLabels):
+        return online_labels([in_half(teacher) for teacher in source.teachers], source.info, execution)
     codec = spec.codec or (Codec() if regime == "replay" else None)
     if codec is not None:
         return coded_labels(source, codec, distilled, plan, epochs, execution)

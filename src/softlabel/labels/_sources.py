@@ -1,5 +1,6 @@
 """Label sources: hard, fixed (one soft label per image) and online (the teacher looks at every view)."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -123,6 +124,18 @@ def online_labels(teachers: Sequence[Teacher], info: DatasetInfo, execution: Exe
         if execution and not isinstance(teacher.model, Projector):  # backbones come from elsewhere, and gain nothing
             compile_model(teacher.model, execution)
     return OnlineLabels(tuple(teachers), info)
+
+
+def in_half(teacher: Teacher) -> Teacher:
+    """A teacher whose weights were kept in 16 bits, at half the size; one that is kept so already is itself."""
+    if teacher.public:  # a labeler's updates
+        return teacher
+    model = copy.deepcopy(teacher.model)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+    return replace(teacher, model=model, fingerprint=fingerprint(teacher.fingerprint, "fp16"), size=teacher.size // 2)
 
 
 def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution: Execution) -> FixedLabels:

@@ -16,7 +16,8 @@ class LabelSpec:
     Attributes:
         regime: a name in `softlabel.training.REGIMES`; None is the protocol's.
         edits: applied to the labels in their order.
-        codec: how the labels are stored; None where they are not, and `replay` then has 16-bit floats.
+        codec: how the labels are stored; None where they are not, and `replay` then has 16-bit floats. Of `online`
+            labels, how the teacher's weights are: fp16.
         epochs: for how many epochs labels are stored, of `replay`; 0 for each (`Protocol.label_epochs`).
     """
 
@@ -55,10 +56,13 @@ class LabelSpec:
             return cls(regime, tuple(Edit.parse(part) for part in parts))
         if any(name in EDITS for name in names):
             raise ConfigError(f"Labels are edited or stored by a codec, not both. Got {spec!r}.")
+        if regime == "online" and parts == ["fp16"]:
+            return cls(regime, codec=Codec())
         if regime in ("hard", "online"):
             raise ConfigError(
                 f"A codec says how labels are stored, and {regime} labels are not. Take fixed (one per image) or "
-                f"replay (one per view), as in replay+{'+'.join(parts)}. Got {spec!r}."
+                f"replay (one per view), as in replay+{'+'.join(parts)}; or online+fp16, a teacher of 16-bit weights. "
+                f"Got {spec!r}."
             )
         return cls(regime, codec=Codec.parse("+".join(parts)), epochs=epochs)
 

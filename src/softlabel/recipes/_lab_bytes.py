@@ -20,7 +20,7 @@ def regimes(classes: int, epochs: int) -> tuple[str, ...]:
     rank = max(1, classes // 4)
     tops = [k for k in (2, 5, 20) if 2 * k <= classes]
     specs = [
-        *("online", "replay", "replay+int8", "replay+int4"),
+        *("online", "online+fp16", "replay", "replay+int8", "replay+int4"),
         *(f"replay+topk:k={k}" for k in reversed(tops)),
         *("replay+topk:k=2,fill=smooth" for _ in tops[:1]),
         f"replay+lowrank:rank={rank}{'+int8' if rank > 4 else ''}",
