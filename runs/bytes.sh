@@ -7,7 +7,7 @@ lab() { softlabel lab "$@" --compile --store "$store"; }
 
 # Accuracy over bytes.
 lab bytes --ipc 10
-lab bytes --ipc 10 50 --losses ce soft_ce --labels online replay replay+int4 replay+lowrank:rank=2 replay+distances \
+lab bytes --ipc 10 50 --losses ce soft_ce --labels online online+fp16 replay replay+int4 replay+lowrank:rank=2 replay+distances \
   replay:epochs=30 replay:epochs=30+int4 replay:epochs=10+int4 fixed+fp16 fixed+int8
 lab bytes --ipc 10 --losses ce soft_ce --data tiny-imagenet-200 --image-size 32x32 --classes 20 --expert-epochs 120
 
