@@ -45,51 +45,11 @@ def run_recipe(
     progress = progress or Silent()
     resolve_stack(stack, execution)  # whatever is wrong is told before hours of work
     data = recipe.data.load(progress)
-    check_data(recipe.comparison, data)
-    recipe.comparison.check_spaces([options.name for options in recipe.sets], {})
-    if recipe.generator is not None:
-        waiting = [(one.method, one.ipc) for one in recipe.sets if needs_generator(one.method)]
-        waiting += [(one.method, 1) for one in recipe.timed if needs_generator(one.method)]
-        recipe.generator.check(data, waiting)
-        with_generator("latent-diffusion", store.root)  # a path that no spec can hold
-    for options in recipe.sets:
-        check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
-        if not needs_generator(options.method):
-            check_images(options.method, data, ipc=options.ipc)
-    for labeler in recipe.labelers:
-        if labeler.hello is not None:
-            check_projector(labeler.hello, data.info)
+    _check(recipe, data, store)
     given = [(one.name, keep_given(one.path, read_given(one.path, data.info, progress), store)) for one in recipe.given]
 
-    def taught(seed: int) -> Path:
-        return train_teacher(
-            data,
-            arch=recipe.teacher.arch,
-            store=store,
-            execution=execution,
-            seed=seed,
-            protocol=recipe.teacher.protocol,
-            progress=progress,
-        )
-
-    path = taught(recipe.teacher.seed)
+    path, labelers = _teachers(recipe, data, store, execution, progress)
     teacher = load_teacher(path)
-    labelers: dict[str, Sequence[Teacher]] = {}
-    for labeler in recipe.labelers:
-        seeds = labeler.seeds or (recipe.teacher.seed,)
-        group = [load_teacher(taught(seed), epoch) for seed in seeds for epoch in labeler.epochs]
-        if labeler.hello is not None:
-            made = train_labeler(
-                data,
-                group,
-                labeler.hello,
-                store=store,
-                execution=execution,
-                seed=recipe.teacher.seed,
-                progress=progress,
-            )
-            group = [load_labeler(made)]
-        labelers[labeler.name] = group
     generator = None
     if recipe.generator is not None:
         generator = keep_generator(recipe.generator, data, store, execution, progress)
@@ -124,6 +84,54 @@ def run_recipe(
         tolerant=tolerant,
         progress=progress,
     )
+
+
+def _check(recipe: Recipe, data: Dataset, store: Store) -> None:
+    """Refuse what the data, the store or this machine cannot give, before anything is trained."""
+    check_data(recipe.comparison, data)
+    recipe.comparison.check_spaces([options.name for options in recipe.sets], {})
+    if recipe.generator is not None:
+        waiting = [(one.method, one.ipc) for one in recipe.sets if needs_generator(one.method)]
+        waiting += [(one.method, 1) for one in recipe.timed if needs_generator(one.method)]
+        recipe.generator.check(data, waiting)
+        with_generator("latent-diffusion", store.root)  # a path that no spec can hold
+    for options in recipe.sets:
+        check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
+        if not needs_generator(options.method):
+            check_images(options.method, data, ipc=options.ipc)
+    for labeler in recipe.labelers:
+        if labeler.hello is not None:
+            check_projector(labeler.hello, data.info)
+
+
+def _teachers(
+    recipe: Recipe, data: Dataset, store: Store, execution: Execution, progress: Progress
+) -> tuple[Path, dict[str, Sequence[Teacher]]]:
+    """The artifact of the story's teacher, and who labels, by name."""
+
+    def taught(seed: int) -> Path:
+        return train_teacher(
+            data,
+            arch=recipe.teacher.arch,
+            store=store,
+            execution=execution,
+            seed=seed,
+            protocol=recipe.teacher.protocol,
+            progress=progress,
+        )
+
+    own = recipe.teacher.seed
+    path = taught(own)
+    labelers: dict[str, Sequence[Teacher]] = {}
+    for labeler in recipe.labelers:
+        group = [load_teacher(taught(seed), epoch) for seed in labeler.seeds or (own,) for epoch in labeler.epochs]
+        if labeler.hello is not None:
+            made = train_labeler(
+                data, group, labeler.hello, store=store, execution=execution, seed=own, progress=progress
+            )
+            group = [load_labeler(made)]
+        labelers[labeler.name] = group
+    return path, labelers
 
 
 def _facts(
