@@ -1,12 +1,14 @@
 """Recipes as they are written down; tests/pipeline runs one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from softlabel.core import ConfigError, UnknownNameError, fingerprint, plain
 from softlabel.data import find_datasets
 from softlabel.distill import find_method
-from softlabel.evaluation import PROTOCOLS, Recipe
+from softlabel.evaluation import PROTOCOLS, Recipe, SetOptions
 from softlabel.losses import Loss
 from softlabel.models import build_model
 from softlabel.recipes import RECIPES, Changes, change, find_recipe, find_study
@@ -115,3 +117,10 @@ def test_steps_are_in_the_title() -> None:
     assert changed.comparison.title == "Every loss on every set, in 3 incremental steps"
     usual = find_study("continual")
     assert change(usual, Changes(steps=10)).comparison.title == usual.comparison.title
+
+
+def test_somebody_s_own_method_waits_for_no_generator() -> None:
+    own = SetOptions(name="own", method="softlabel.distill._coresets:random_images", ipc=1)
+    assert find_recipe("digits-quick").waiting == ()
+    assert replace(find_recipe("digits-quick"), sets=(own,)).waiting == ()
+    assert {ipc for _, ipc in find_recipe("fashion-mnist-generated").waiting} == {1, 10, 50}

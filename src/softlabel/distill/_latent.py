@@ -124,8 +124,8 @@ def fingerprints_read(config: LatentDiffusionConfig) -> dict[str, str]:
 
 def needs_generator(spec: str) -> bool:
     """Whether a method's spec asks for a generator and names none."""
-    name, options = parse_spec(spec)
-    return name == NAME and not options.get("generator")
+    # Somebody's own method is written package.module:function, which holds no options yet.
+    return spec.partition(":")[0].strip() == NAME and not parse_spec(spec)[1].get("generator")
 
 
 def with_generator(spec: str, generator: Path) -> str:

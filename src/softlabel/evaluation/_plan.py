@@ -126,9 +126,7 @@ class _Generator:
         options = recipe.generator
         if options is None:
             return cls(None, None)
-        waiting = [(one.method, one.ipc) for one in recipe.sets if needs_generator(one.method)]
-        waiting += [(one.method, 1) for one in recipe.timed if needs_generator(one.method)]
-        options.check(data, waiting)
+        options.check(data, recipe.waiting)
         coder, path = generator_places(options, data, store, execution)
         cost = forecast_generator(data, options.autoencoder, options.denoiser, execution)
         lines = (

@@ -143,10 +143,10 @@ class Recipe:
         names = [options.name for options in self.sets] + [given.name for given in self.given]
         changed: list[LearnedSet | UpdatedSet] = [*self.learned, *self.updated]
         names += [one.name for one in (*changed, *self.timed)]
-        asked = [(one.name, one.method) for one in self.sets] + [(one.name, one.method) for one in self.timed]
-        waiting = [name for name, method in asked if needs_generator(method)]
-        if waiting and self.generator is None:
-            raise ConfigError(f"The set {waiting[0]!r} needs a generator, and the recipe {self.name!r} trains none.")
+        if self.waiting and self.generator is None:
+            raise ConfigError(
+                f"The set {self.waiting[0][0]!r} needs a generator, and the recipe {self.name!r} trains none."
+            )
         made = {options.name for options in self.sets}
         strange = [one.of for one in changed if one.of not in made]
         if strange:
@@ -157,6 +157,12 @@ class Recipe:
             raise ConfigError(f"Images are to be updated for {foreign[0]!r}, which is no labeler with a projector.")
         if len(set(names)) < len(names):
             raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
+
+    @property
+    def waiting(self) -> tuple[tuple[str, int], ...]:
+        """Methods of the sets that the story's own generator is to make, and their images per class (timed: 1)."""
+        asked = [*((one.method, one.ipc) for one in self.sets), *((one.method, 1) for one in self.timed)]
+        return tuple((method, ipc) for method, ipc in asked if needs_generator(method))
 
     def with_seeds(self, first: int | None, count: int | None) -> "Recipe":
         """The same story with `count` seeds from `first` on."""

@@ -91,9 +91,7 @@ def _check(recipe: Recipe, data: Dataset, store: Store) -> None:
     check_data(recipe.comparison, data)
     recipe.comparison.check_spaces([options.name for options in recipe.sets], {})
     if recipe.generator is not None:
-        waiting = [(one.method, one.ipc) for one in recipe.sets if needs_generator(one.method)]
-        waiting += [(one.method, 1) for one in recipe.timed if needs_generator(one.method)]
-        recipe.generator.check(data, waiting)
+        recipe.generator.check(data, recipe.waiting)
         with_generator("latent-diffusion", store.root)  # a path that no spec can hold
     for options in recipe.sets:
         check_trajectory(options.method, recipe.teacher.protocol.total_epochs)
