@@ -31,23 +31,23 @@ def fashion_mnist_generated() -> Recipe:
     return Recipe(
         name="fashion-mnist-generated",
         summary="Fashion-MNIST, latent diffusion: generated, best-of-4 and prototype images beside random real ones, "
-        "IPC 10 and 50, and all of a minute; hard labels, soft labels and GIFT, 3 seeds; about an hour",
+        "IPC 10 and 50, and all of 20 seconds; hard labels, soft labels and GIFT, 3 seeds; about an hour",
         data=DataOptions(spec="fashion-mnist", image_size=(32, 32)),
         teacher=TeacherOptions(
             arch="convnet-3:norm=instance,width=64",
-            protocol=replace(TEACHER_PROTOCOL, epochs=4, views="flip-crop", batch=256),
+            protocol=replace(TEACHER_PROTOCOL, epochs=3, views="flip-crop", batch=256),
         ),
         generator=GeneratorOptions(
-            autoencoder=AutoencoderConfig(width=32, epochs=2),
-            denoiser=GeneratorConfig(denoiser="dit:width=128,depth=4,heads=4", epochs=30, batch=256, lr=1.5e-3),
+            autoencoder=AutoencoderConfig(width=16, epochs=3),
+            denoiser=GeneratorConfig(denoiser="unet:width=64", epochs=10),
         ),
         sets=_sets((10, 50)),
-        timed=(TimedSet(name="all of a minute", method=WAYS["generated"], seconds=60),),
+        timed=(TimedSet(name="all of 20 seconds", method=WAYS["generated"], seconds=20),),
         comparison=Comparison(
             name="fashion-mnist-generated",
             title="Fashion-MNIST, generated: what images and labels do",
             protocol=find_protocol("gift", epochs=100),
-            students=("convnet-3:norm=instance,width=64",),
+            students=("convnet-3:norm=instance,width=32",),
             losses=LOSSES,
             full_epochs=2,
             plots=PLOTS,
