@@ -1,6 +1,8 @@
 """A recipe that trains a generator, its report, and sets of all that a time allows."""
 
 import importlib.util
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,11 +106,22 @@ def test_the_report_shows_them(told: tuple[Recipe, Store, Path]) -> None:
     assert page.count("are those of <code>generated</code>") == 1
     assert "nearest real image to each" in page
     assert " dB from them; the teacher is right on " in page
+    assert "taken for<br>their class" in page
+
+
+def test_without_a_teacher_no_columns_are_its(told: tuple[Recipe, Store, Path], tmp_path: Path) -> None:
+    shutil.copytree(told[1].root, tmp_path / "store")
+    study = tmp_path / "store" / told[2].relative_to(told[1].root)
+    manifest = json.loads((study / "manifest.json").read_text())
+    for facts in manifest["meta"]["samples"]:
+        facts |= {"agreement": None, "frechet": None, "frechet_real": None}
+    (study / "manifest.json").write_text(json.dumps(manifest))
+    page = render_html(study)
+    assert "none was given" in page
+    assert "taken for<br>their class" not in page
 
 
 def test_a_report_without_the_pictures(told: tuple[Recipe, Store, Path], tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "store"
     shutil.copytree(told[1].root, copy)
     study = copy / told[2].relative_to(told[1].root)

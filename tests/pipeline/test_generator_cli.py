@@ -66,7 +66,49 @@ def test_what_is_printed_and_found_again(train: Any, made: Any) -> None:
 
 def test_a_plan_writes_nothing(train: Any, home: Path, files_in: Any) -> None:
     before = files_in(home)
-    assert set(train("--dry-run", "--json").json) == {"denoiser_steps", "autoencoder_steps"}
+    parts = train("--seed", "9", "--dry-run", "--json").json["plan"]
+    assert [(part["what"], part["done"]) for part in parts] == [("autoencoder, 1 epochs", 0), ("denoiser, 2 epochs", 0)]
+    assert all(part["seconds"] > 0 and part["disk_bytes"] > 0 for part in parts)
+    assert files_in(home) == before
+
+
+def test_an_autoencoder_that_is_there(train: Any, made: Any, home: Path, tmp_path: Path) -> None:
+    coder = train("--json").json["autoencoder"]
+    words = ("--autoencoder", coder, "--schedule", "flow")
+    (part,) = train(*words, "--dry-run", "--json").json["plan"]
+    assert part["what"] == "denoiser, 2 epochs"
+    assert train(*words, "--json").json["autoencoder"] == coder
+    (tmp_path / "empty").mkdir()
+    for folder, message in (
+        (made.teacher, "Expected an artifact of kind 'autoencoder'"),
+        (tmp_path / "empty", "There is no autoencoder at"),
+        (tmp_path / "none", "there is no such folder"),
+    ):
+        for plan in ((), ("--dry-run",)):
+            said = train("--autoencoder", folder, *plan)
+            assert (said.code, message in said.error) == (2, True), said.err
+
+
+def test_a_place_that_is_taken_is_told_before_work(
+    train: Any, softlabel: Any, made: Any, small: Any, home: Path, tmp_path: Path, files_in: Any
+) -> None:
+    path = train("--json").json["generator"]
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    here, before = (*small, "--store", home), files_in(home)
+    spec = f"latent-diffusion:generator={path},steps=2"
+    commands = (
+        ("generator", "--data", made.data, *SMALLEST, "--seed", "8", *here),
+        ("generate", "--generator", path, "--seconds", "1", *here),
+        ("distill", "--data", made.data, "--ipc", "1", "--method", spec, *here),
+    )
+    for command in commands:
+        for plan in ((), ("--dry-run",)):
+            said = softlabel(*command, "--out", tmp_path / "taken", *plan)
+            assert (said.code, "taken exists and is no complete artifact" in said.error) == (2, True), said.err
+    for plan in ((), ("--dry-run",)):
+        said = train("--seed", "8", "--out", made.teacher, *plan)
+        assert (said.code, "Expected an artifact of kind 'generator'" in said.error) == (2, True), said.err
     assert files_in(home) == before
 
 
@@ -74,7 +116,7 @@ def test_a_plan_writes_nothing(train: Any, home: Path, files_in: Any) -> None:
     ("words", "message"),
     [
         (("--denoiser", "gan"), "There is no denoiser named 'gan'"),
-        (("--autoencoder", "ae"), "There is no autoencoder named 'ae'"),
+        (("--autoencoder", "ae"), "takes kl or vq with options, or the folder of an autoencoder"),
         (("--autoencoder", "kl:flip=false"), "--flip and the name before the colon"),
         (("--autoencoder", "kl:factor=16"), "Convert them, e.g. with --image-size"),
         (("--denoiser", "dit:width=16,depth=1,heads=2,patch=5"), "in whole patches of 5"),
@@ -153,6 +195,7 @@ def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Pat
     assert told["ipc"] >= 2
     assert len(told["entries"]) == 3 * told["ipc"]
     assert "distilled set: " in softlabel(*words, "--seconds", "1").out
+    assert softlabel(*words, "--seconds", "1", "--dry-run", "--json").json["images"] >= 6
     for wrong, message in (
         (("--seconds", "0"), "takes seconds above 0"),
         (("--seconds", "0.0001"), "too short for one batch"),

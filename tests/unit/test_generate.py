@@ -437,7 +437,11 @@ def test_nudges_make_a_class_s_images_less_alike(made: Generator, tiny_data: Dat
         ({"how": "all"}, UnknownNameError, "There is no choice of samples named 'all'"),
         ({"pick": "random"}, UnknownNameError, "There is no pick of candidates named 'random'"),
         ({"candidates": 0}, ConfigError, "1 candidate or more"),
-        ({"strength": 0.0}, ConfigError, "strength above 0"),
+        ({"how": "prototypes", "strength": 0.0}, ConfigError, "strength=0"),
+        ({"diverse": -1.0}, ConfigError, "diverse=-1"),
+        ({"candidates": 8}, ConfigError, "candidates is for how=best, and here how=plain"),
+        ({"how": "prototypes", "pick": "easy"}, ConfigError, "pick is for how=best, and here how=prototypes"),
+        ({"how": "best", "strength": 0.5}, ConfigError, "strength is for how=prototypes"),
     ],
 )
 def test_choices_that_make_no_sense(changes: dict[str, Any], error: type[Exception], message: str) -> None:

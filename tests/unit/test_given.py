@@ -106,5 +106,9 @@ def test_a_damaged_artifact_is_no_folder(distilled: DistilledSet, tiny_data: Dat
 
 
 def test_names_of_sets() -> None:
-    methods = {Path("a"): "rded:factor=1", Path("b"): "rded:factor=2", Path("c"): "random"}
-    assert list(set_names(methods).values()) == ["rded", "rded 2", "random"]
+    methods = ["rded:factor=1,crops=5", "rded:crops=5,factor=2", "random", "random", "own.module:function"]
+    names = ["rded factor=1", "rded factor=2", "random", "random 2", "own.module"]
+    assert list(set_names({Path(str(number)): method for number, method in enumerate(methods)}).values()) == names
+    made = ["latent-diffusion:generator=a/one", "latent-diffusion:generator=b/two,how=best"]
+    names = ["latent-diffusion generator=one", "latent-diffusion generator=two how=best"]
+    assert list(set_names({Path(str(number)): method for number, method in enumerate(made)}).values()) == names

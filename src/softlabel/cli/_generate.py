@@ -7,7 +7,7 @@ from softlabel.cli._options import Machine, Session
 from softlabel.cli._output import print_json, print_table
 from softlabel.core import format_spec, human_bytes, plain
 from softlabel.evaluation import TimedSet, keep_timed
-from softlabel.generate import Sampling, check_sampling, load_generator
+from softlabel.generate import Sampling, check_sampling, image_seconds, load_generator
 from softlabel.store import load_distilled, read_artifact
 
 
@@ -46,8 +46,12 @@ class Generate:
         check_sampling(made.config.schedule, self.sampler, self.steps, self.guidance)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         if self.machine.dry_run:
-            facts = {"seconds": self.seconds, "classes": made.info.classes, "batch": self.batch}
-            print_json(facts) if self.machine.json else print(f"would make images for {self.seconds:g} seconds")
+            each = image_seconds(made, sampling, execution)
+            images = int(self.seconds / each) // made.info.classes * made.info.classes
+            facts = {"seconds": self.seconds, "classes": made.info.classes, "batch": self.batch, "images": images}
+            print_json(facts) if self.machine.json else print(
+                f"would make about {images:,} images of {made.info.name} in {self.seconds:g} seconds"
+            )
             return
         path = keep_timed(wanted, None, self.seed, store, execution, out=self.out, progress=session.progress)
         found = load_distilled(path)

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
-from softlabel.cli._output import print_json, print_table
+from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import ConfigError, Dataset, build_config, human_bytes, human_seconds, parse_spec
+from softlabel.evaluation import GeneratorOptions, PlanLine, plan_generator
 from softlabel.generate import (
+    KINDS,
     AutoencoderConfig,
-    Course,
     GeneratorConfig,
     Processes,
     adopt_autoencoder,
     check_generator_options,
+    check_given_autoencoder,
+    forecast_denoiser,
+    generator_places,
     launched,
     load_autoencoder,
     load_generator,
@@ -22,7 +26,7 @@ from softlabel.generate import (
     train_autoencoder,
     train_generator,
 )
-from softlabel.store import is_complete, read_artifact
+from softlabel.store import Store, is_complete, read_artifact
 from softlabel.training import Execution, Teacher, check_teacher
 
 
@@ -65,30 +69,24 @@ class MakeGenerator:
     def run(self, session: Session) -> None:
         names = ("denoiser", "schedule", "drop", "epochs", "batch", "lr", "average", "flip")
         config = GeneratorConfig(**{name: getattr(self, name) for name in names})
-        given = Path(self.autoencoder)
-        coder = None if given.is_dir() else self._autoencoder()
+        coder = self._autoencoder()
         teachers = self.teachers.load() if self.teachers.teacher else []
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
         processes = launched(execution.device)
-        self._check(data, coder, config, teachers, processes)
+        self._check(data, coder, config, teachers, processes, store, execution)
         if self.machine.dry_run:
-            steps = {"denoiser_steps": _steps(config.course(), len(data.train))}
-            if coder is not None:
-                steps["autoencoder_steps"] = _steps(coder.course(), len(data.train))
-            print_json(steps) if self.machine.json else print_table(
-                "Plan", list(steps), [[f"{count:,}" for count in steps.values()]]
-            )
+            print_plan(self._plan(data, coder, config, store, execution), execution, self.machine.json)
             return
-        if coder is not None:
+        if isinstance(coder, AutoencoderConfig):
             path = train_autoencoder(
                 data, coder, store=store, execution=execution, seed=self.seed, processes=processes,
                 progress=session.progress,
             )  # fmt: skip
-        elif is_complete(given):
-            path = given
+        elif is_complete(coder):
+            path = coder
         else:
-            path = adopt_autoencoder(given, data, store=store, execution=execution)
+            path = adopt_autoencoder(coder, data, store=store, execution=execution)
         made = train_generator(
             data, load_autoencoder(path), config, store=store, execution=execution, seed=self.seed, processes=processes,
             out=self.out, progress=session.progress,
@@ -96,8 +94,16 @@ class MakeGenerator:
         if processes.first:
             self._tell(data, path, made, teachers, execution)
 
-    def _autoencoder(self) -> AutoencoderConfig:
+    def _autoencoder(self) -> AutoencoderConfig | Path:
+        """What is to be trained, or the folder of what is there."""
+        if Path(self.autoencoder).is_dir():
+            return Path(self.autoencoder)
         name, options = parse_spec(self.autoencoder)
+        if name not in KINDS:
+            raise ConfigError(
+                f"--autoencoder takes {' or '.join(KINDS)} with options, or the folder of an autoencoder, and "
+                f"{self.autoencoder!r} is neither: there is no such folder."
+            )
         if "flip" in options or "kind" in options:
             raise ConfigError("--flip and the name before the colon say that of the autoencoder too. Leave it out.")
         return build_config(
@@ -105,16 +111,32 @@ class MakeGenerator:
         )
 
     def _check(
-        self, data: Dataset, coder: AutoencoderConfig | None, config: GeneratorConfig, teachers: Sequence[Teacher],
-        processes: Processes,
+        self, data: Dataset, coder: AutoencoderConfig | Path, config: GeneratorConfig, teachers: Sequence[Teacher],
+        processes: Processes, store: Store, execution: Execution,
     ) -> None:  # fmt: skip
         """Refuse what cannot be trained, before anything is."""
         for teacher in teachers:
             check_teacher(teacher, data.info)
-        for batch in (config.batch, *([coder.batch] if coder else [])):
-            processes.part(batch)
-        if coder is not None:
+        processes.part(config.batch)
+        if isinstance(coder, AutoencoderConfig):
+            processes.part(coder.batch)
             check_generator_options(data, coder, config)
+            generator_places(data, coder, config, store=store, execution=execution, seed=self.seed, out=self.out)
+            return
+        check_given_autoencoder(data, coder, config)
+        if self.out is not None and is_complete(self.out):
+            read_artifact(self.out, "generator", verify=False)
+
+    def _plan(
+        self, data: Dataset, coder: AutoencoderConfig | Path, config: GeneratorConfig, store: Store,
+        execution: Execution,
+    ) -> list[PlanLine]:  # fmt: skip
+        """What is to be trained; a given autoencoder is there."""
+        if isinstance(coder, AutoencoderConfig):
+            options = GeneratorOptions(autoencoder=coder, denoiser=config, seed=self.seed)
+            return plan_generator(options, data, store=store, execution=execution, out=self.out)[0]
+        seconds, size = forecast_denoiser(data, check_given_autoencoder(data, coder, config), config, execution)
+        return [PlanLine(f"denoiser, {config.epochs} epochs", 0, 1, seconds, size)]
 
     def _tell(
         self, data: Dataset, coder: Path, made: Path, teachers: Sequence[Teacher], execution: Execution
@@ -126,7 +148,7 @@ class MakeGenerator:
             before, after = survives(autoencoder, teachers, data, execution)
             facts |= {"teacher_accuracy": before, "teacher_accuracy_reconstructed": after}
         if self.machine.json:
-            print_json({"generator": str(made), "autoencoder": str(coder), "bytes": own.size, **trained, **facts})
+            print_json({**trained, "generator": str(made), "autoencoder": str(coder), "bytes": own.size, **facts})
             return
         row = [f"{facts['psnr']:.1f} dB", human_bytes(own.size), human_seconds(trained["train_seconds"])]
         columns = ["images come back at", "bytes", "denoiser's training"]
@@ -135,7 +157,3 @@ class MakeGenerator:
             row.append(f"{100 * before:.1f} and {100 * after:.1f} %")
         print_table(f"Generator of {data.info.name}", columns, [row], numbers=len(columns))
         print(f"generator: {made}")
-
-
-def _steps(course: Course, images: int) -> int:
-    return course.epochs * (images // course.batch)

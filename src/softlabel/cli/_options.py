@@ -13,7 +13,7 @@ from softlabel.core import ConfigError, DatasetInfo
 from softlabel.distill import find_method
 from softlabel.evaluation import DataOptions, set_teachers
 from softlabel.labels import load_labeler
-from softlabel.store import Store, is_complete, read_artifact
+from softlabel.store import Store, is_complete, read_artifact, require_free
 from softlabel.training import Execution, Teacher, load_teacher, resolve_execution
 
 
@@ -42,9 +42,11 @@ class Machine:
         """The store of this command, writable; with --no-resume a fresh one inside it.
 
         Raises:
-            StoreError: nothing can be written there.
+            StoreError: nothing can be written there, or something that is no artifact stands at --out.
             ConfigError: --no-resume with an --out that exists.
         """
+        if out is not None:
+            require_free(out)
         store = Store(self.store) if self.store is not None else Store.default()
         if not self.resume:
             if out is not None and os.path.exists(out):

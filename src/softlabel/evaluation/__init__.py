@@ -6,7 +6,14 @@ from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._generated import GeneratorOptions, TimedSet, keep_timed, timed_family
 from softlabel.evaluation._given import keep_given, read_given, set_names
 from softlabel.evaluation._plan import plan_labeler, plan_recipe
-from softlabel.evaluation._plan_parts import PlanLine, plan_set, plan_students, plan_teacher, plan_timed
+from softlabel.evaluation._plan_parts import (
+    PlanLine,
+    plan_generator,
+    plan_set,
+    plan_students,
+    plan_teacher,
+    plan_timed,
+)
 from softlabel.evaluation._protocols import PROTOCOLS, find_protocol
 from softlabel.evaluation._recipe import (
     DataOptions,
@@ -67,6 +74,7 @@ __all__ = [
     "make_set",
     "paired_difference",
     "pilot",
+    "plan_generator",
     "plan_labeler",
     "plan_recipe",
     "plan_set",

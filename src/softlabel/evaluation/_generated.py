@@ -14,11 +14,9 @@ from softlabel.generate import (
     Generator,
     GeneratorConfig,
     Sampling,
-    autoencoder_place,
     check_generator_options,
     check_sampling,
     generate_within,
-    generator_place,
     load_autoencoder,
     load_generator,
     train_autoencoder,
@@ -86,12 +84,6 @@ def keep_generator(
         data, load_autoencoder(coder), options.denoiser, store=store, execution=execution, seed=options.seed,
         progress=progress,
     )  # fmt: skip
-
-
-def generator_places(options: GeneratorOptions, data: Dataset, store: Store, execution: Execution) -> tuple[Path, Path]:
-    """Where the autoencoder and the generator of `keep_generator` stand, or will stand."""
-    coder, key = autoencoder_place(data, options.autoencoder, store=store, execution=execution, seed=options.seed)
-    return coder, generator_place(data, key, options.denoiser, store=store, execution=execution, seed=options.seed)
 
 
 def timed_path(options: TimedSet, generator: Path, seed: int, store: Store, execution: Execution) -> Path:

@@ -50,12 +50,22 @@ def keep_given(path: Path, made: DistilledSet, store: Store) -> Path:
 
 
 def set_names(methods: Mapping[Path, str]) -> dict[Path, str]:
-    """A name for each set by its method, numbered where several share one."""
+    """A name for each set: its method, with the options in which it differs from others of that method, and a number
+    where several are still called the same."""
+    parts = {path: (method.partition(":")[0], _options(method)) for path, method in methods.items()}
     names: dict[Path, str] = {}
-    seen: list[str] = []
-    for path, method in methods.items():
-        name = method.partition(":")[0]
-        taken = sum(other.partition(":")[0] == name for other in seen)
-        names[path] = f"{name} {taken + 1}" if taken else name
-        seen.append(method)
+    for path, (method, own) in parts.items():
+        rest = [options for name, options in parts.values() if name == method]
+        shared = set(own).intersection(*rest)
+        plain = " ".join([method, *(option for option in own if option not in shared)])
+        name, number = plain, 2
+        while name in names.values():
+            name, number = f"{plain} {number}", number + 1
+        names[path] = name
     return names
+
+
+def _options(method: str) -> list[str]:
+    """The options of a method's spec, as written; of paths the last part."""
+    written = (option.partition("=") for option in method.partition(":")[2].split(","))
+    return [f"{name}={value.rpartition('/')[2]}" for name, equals, value in written if equals]

@@ -16,12 +16,19 @@ from softlabel.distill import (
     with_generator,
 )
 from softlabel.evaluation._comparison import SetPaths
-from softlabel.evaluation._generated import TimedSet, generator_places
+from softlabel.evaluation._generated import TimedSet
 from softlabel.evaluation._given import read_given
-from softlabel.evaluation._plan_parts import PlanLine, plan_set, plan_students, plan_teacher, plan_timed
+from softlabel.evaluation._plan_parts import (
+    PlanLine,
+    plan_generator,
+    plan_set,
+    plan_students,
+    plan_teacher,
+    plan_timed,
+)
 from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
 from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers, updated_path
-from softlabel.generate import Forecast, forecast_generator
+from softlabel.generate import Forecast
 from softlabel.labels import (
     FixedLabels,
     HelloConfig,
@@ -127,13 +134,8 @@ class _Generator:
         if options is None:
             return cls(None, None)
         options.check(data, recipe.waiting)
-        coder, path = generator_places(options, data, store, execution)
-        cost = forecast_generator(data, options.autoencoder, options.denoiser, execution)
-        lines = (
-            _line(f"autoencoder, {options.autoencoder.epochs} epochs", coder, cost.coder_seconds, cost.coder_bytes),
-            _line(f"denoiser, {options.denoiser.epochs} epochs", path, cost.denoiser_seconds, cost.bytes),
-        )
-        return cls(path if is_complete(path) else None, cost, lines)
+        lines, path, cost = plan_generator(options, data, store=store, execution=execution)
+        return cls(path if is_complete(path) else None, cost, tuple(lines))
 
     def plan_set(
         self,
@@ -167,11 +169,6 @@ class _Generator:
         sampling = plain_sampling(options.method)[1]
         per_image = self.cost.sampling_seconds(sampling, 1) if self.cost else None
         return plan_timed(options, self.path, data, seeds, store, execution, per_image)
-
-
-def _line(what: str, path: Path, seconds: float, size: int) -> PlanLine:
-    done = is_complete(path)
-    return PlanLine(what, int(done), 1, 0.0 if done else seconds, 0 if done else size)
 
 
 def _plan_learned(

@@ -21,12 +21,18 @@ from softlabel.evaluation._comparison import (
     check_inputs,
     own_labels,
 )
-from softlabel.evaluation._generated import TimedSet, timed_path
+from softlabel.evaluation._generated import GeneratorOptions, TimedSet, timed_path
 from softlabel.evaluation._recipe import TeacherOptions
 from softlabel.evaluation._sets import SetOptions
 from softlabel.evaluation._students import finished_record
 from softlabel.evaluation._units import Bench, Unit, prepare
-from softlabel.generate import image_seconds, load_generator
+from softlabel.generate import (
+    Forecast,
+    forecast_generator,
+    generator_places,
+    image_seconds,
+    load_generator,
+)
 from softlabel.labels import FixedLabels, online_labels, replay_bytes
 from softlabel.losses import Loss
 from softlabel.models import build_model
@@ -86,6 +92,31 @@ def plan_teacher(
     seconds = protocol.epochs * _epoch_seconds(options.arch, protocol, data, len(data.train), None, execution)
     kept = protocol.epochs // save_every + 2
     return PlanLine(what, 0, 1, seconds, kept * teacher.size), teacher
+
+
+def plan_generator(
+    options: GeneratorOptions, data: Dataset, *, store: Store, execution: Execution, out: Path | None = None
+) -> tuple[list[PlanLine], Path, Forecast]:
+    """The parts of a generator, where it stands or will stand, and what it and its images cost.
+
+    Raises:
+        ConfigError: data that no such generator can be trained on.
+        StoreError: something else stands at `out`.
+    """
+    options.check(data)
+    coder, path = generator_places(
+        data, options.autoencoder, options.denoiser, store=store, execution=execution, seed=options.seed, out=out
+    )
+    cost = forecast_generator(data, options.autoencoder, options.denoiser, execution)
+    parts = (
+        (f"autoencoder, {options.autoencoder.epochs} epochs", coder, cost.coder_seconds, cost.coder_bytes),
+        (f"denoiser, {options.denoiser.epochs} epochs", path, cost.denoiser_seconds, cost.bytes),
+    )
+    lines = [
+        PlanLine(what, 1, 1, 0.0, 0) if is_complete(place) else PlanLine(what, 0, 1, seconds, size)
+        for what, place, seconds, size in parts
+    ]
+    return lines, path, cost
 
 
 def plan_set(

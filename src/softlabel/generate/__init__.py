@@ -4,7 +4,6 @@ from softlabel.generate._autoencoder import (
     KINDS,
     AutoencoderConfig,
     adopt_autoencoder,
-    autoencoder_place,
     build_autoencoder,
     load_autoencoder,
     survives,
@@ -15,12 +14,19 @@ from softlabel.generate._choose import CHOICES, PICKS, Choice, Chosen, best_of, 
 from softlabel.generate._coder import Autoencoder, psnr
 from softlabel.generate._denoiser import DENOISERS, Denoiser, build_denoiser
 from softlabel.generate._diffusion import SAMPLERS, SCHEDULES, check_sampling, guided, noised, run_sampler
-from softlabel.generate._forecast import Forecast, check_generator_options, forecast_generator, image_seconds
+from softlabel.generate._forecast import (
+    Forecast,
+    check_generator_options,
+    check_given_autoencoder,
+    forecast_denoiser,
+    forecast_generator,
+    generator_places,
+    image_seconds,
+)
 from softlabel.generate._generator import (
     Generator,
     GeneratorConfig,
     Sampling,
-    generator_place,
     load_generator,
     train_generator,
 )
@@ -50,18 +56,19 @@ __all__ = [
     "Sampling",
     "adopt_autoencoder",
     "agreement",
-    "autoencoder_place",
     "best_of",
     "build_autoencoder",
     "build_denoiser",
     "check_generator_options",
+    "check_given_autoencoder",
     "check_sampling",
     "choose_images",
     "confidences",
+    "forecast_denoiser",
     "forecast_generator",
     "frechet_distance",
     "generate_within",
-    "generator_place",
+    "generator_places",
     "guided",
     "image_features",
     "image_seconds",

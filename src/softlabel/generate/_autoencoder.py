@@ -171,14 +171,8 @@ def adopt_autoencoder(
         ConfigError: no such model there, one for images of another number of channels, or images that it cannot halve.
         MissingExtraError: diffusers is not installed.
     """
-    network = _pretrained(folder)
+    network = pretrained_autoencoder(folder, data)
     config = config_of(network)
-    if config["in_channels"] != data.info.channels:
-        raise ConfigError(
-            f"The autoencoder at {folder} takes images of {config['in_channels']} channels, and {data.info.name} has "
-            f"{data.info.channels}. Convert them with --channels {config['in_channels']}."
-        )
-    check_sides(data.info, 2 ** (len(config["block_out_channels"]) - 1))
     weights = tensor_fingerprint(*network.state_dict().values())
     identity = {
         "weights": weights,
@@ -193,6 +187,19 @@ def adopt_autoencoder(
         return path
     _keep(network, data, {**identity, "fingerprint": key, "source": folder.name}, path, execution)
     return path
+
+
+def pretrained_autoencoder(folder: Path, data: Dataset) -> nn.Module:
+    """The network at `folder` that `adopt_autoencoder` takes; it raises the same."""
+    network = _pretrained(folder)
+    config = config_of(network)
+    if config["in_channels"] != data.info.channels:
+        raise ConfigError(
+            f"The autoencoder at {folder} takes images of {config['in_channels']} channels, and {data.info.name} has "
+            f"{data.info.channels}. Convert them with --channels {config['in_channels']}."
+        )
+    check_sides(data.info, 2 ** (len(config["block_out_channels"]) - 1))
+    return network
 
 
 def load_autoencoder(path: Path) -> Autoencoder:

@@ -45,7 +45,7 @@ def generate_within(
     longest = clock() - began
     if longest > seconds:
         raise ConfigError(
-            f"A budget of {human_seconds(seconds)} is too short for one batch of {sampling.batch} images, which took "
+            f"A budget of {seconds:g} s is too short for one batch of {sampling.batch} images, which took "
             f"{human_seconds(longest)}. Allow more time, or take fewer steps or a smaller batch."
         )
     began = clock()
@@ -64,7 +64,7 @@ def generate_within(
     ipc = len(images) // classes
     if ipc < 1:
         raise ConfigError(
-            f"A budget of {human_seconds(seconds)} gave {len(images)} images, and there are {classes} classes. Allow "
+            f"A budget of {seconds:g} s gave {len(images)} images, and there are {classes} classes. Allow "
             f"more time, or take fewer steps."
         )
     by_class = images[: ipc * classes].view(ipc, classes, *images.shape[1:])

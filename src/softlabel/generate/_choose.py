@@ -52,12 +52,16 @@ class Choice:
             raise UnknownNameError("choice of samples", self.how, CHOICES)
         if self.pick not in PICKS:
             raise UnknownNameError("pick of candidates", self.pick, PICKS)
-        if self.candidates < 1 or not 0 < self.strength <= 1 or self.represent < 0 or self.diverse < 0:
-            raise ConfigError(
-                f"Samples are chosen among 1 candidate or more, at a strength above 0 and up to 1, with represent and "
-                f"diverse of 0 or more. Got {self.candidates}, {self.strength:g}, {self.represent:g} and "
-                f"{self.diverse:g}."
-            )
+        if self.candidates < 1:
+            raise ConfigError(f"Images are chosen among 1 candidate or more. Got candidates={self.candidates}.")
+        if not 0 < self.strength <= 1:
+            raise ConfigError(f"A strength lies above 0, and up to 1. Got strength={self.strength:g}.")
+        for name in ("represent", "diverse"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"Images are moved by shares of 0 or more. Got {name}={getattr(self, name):g}.")
+        for name, how in (("candidates", "best"), ("pick", "best"), ("strength", "prototypes")):
+            if self.how != how and getattr(self, name) != getattr(Choice, name):
+                raise ConfigError(f"The option {name} is for how={how}, and here how={self.how}. Change one of them.")
 
     @property
     def needs_teacher(self) -> bool:

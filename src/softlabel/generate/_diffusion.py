@@ -101,10 +101,10 @@ def check_sampling(schedule: str, sampler: str, steps: int, guidance: float) -> 
     if (sampler == "ddim" and schedule == "flow") or (sampler == "euler" and schedule != "flow"):
         fits = "euler or dpm++" if schedule == "flow" else "ddim or dpm++"
         raise ConfigError(f"The sampler {sampler!r} does not go with the schedule {schedule!r}. Choose {fits}.")
-    if not 1 <= steps <= TIMES or guidance < 0:
-        raise ConfigError(
-            f"Sampling takes 1 to {TIMES} steps and a guidance of 0 or more. Got {steps} and {guidance:g}."
-        )
+    if not 1 <= steps <= TIMES:
+        raise ConfigError(f"Sampling takes 1 to {TIMES} steps. Got steps={steps}.")
+    if guidance < 0:
+        raise ConfigError(f"Sampling takes a guidance of 0 or more. Got guidance={guidance:g}.")
 
 
 def guided(denoiser: Denoiser, latents: Tensor, time: Tensor, classes: Tensor, none: int, guidance: float) -> Tensor:

@@ -3,16 +3,34 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Dataset
-from softlabel.generate._autoencoder import AutoencoderConfig, Reconstruction, build_autoencoder, reconstruction_loss
-from softlabel.generate._coder import Autoencoder
+from softlabel.generate._autoencoder import (
+    AutoencoderConfig,
+    Reconstruction,
+    autoencoder_place,
+    build_autoencoder,
+    load_autoencoder,
+    pretrained_autoencoder,
+    reconstruction_loss,
+)
+from softlabel.generate._coder import Autoencoder, config_of
 from softlabel.generate._denoiser import build_denoiser
-from softlabel.generate._generator import Generator, GeneratorConfig, Sampling, check_denoiser, denoising_loss
+from softlabel.generate._generator import (
+    Generator,
+    GeneratorConfig,
+    Sampling,
+    check_denoiser,
+    check_generator,
+    denoising_loss,
+    generator_place,
+)
 from softlabel.generate._steps import Course, StepLoss, train_steps
+from softlabel.store import Store, is_complete, read_artifact, require_same
 from softlabel.training import Execution
 
 BYTES_PER_WEIGHT = 4
@@ -57,6 +75,40 @@ def check_generator_options(data: Dataset, coder: AutoencoderConfig, config: Gen
         )
 
 
+def generator_places(
+    data: Dataset, coder: AutoencoderConfig, config: GeneratorConfig, *, store: Store, execution: Execution,
+    seed: int = 0, out: Path | None = None,
+) -> tuple[Path, Path]:  # fmt: skip
+    """Where an autoencoder and a generator on it stand, or will stand: `out`, or a place in the store.
+
+    Raises:
+        StoreError: `out` holds something else.
+    """
+    first, first_key = autoencoder_place(data, coder, store=store, execution=execution, seed=seed)
+    place, key = generator_place(data, first_key, config, store=store, execution=execution, seed=seed)
+    if out is not None and is_complete(out):
+        require_same(out, "generator", read_artifact(out, "generator", verify=False).meta["fingerprint"], key)
+    return first, out or place
+
+
+def check_given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig) -> tuple[int, int, int]:
+    """Channels, height and width of the latents of the autoencoder at `folder`, trained here or pretrained elsewhere.
+
+    Raises:
+        StoreError: no autoencoder, or a damaged one.
+        ConfigError, TeacherMismatchError: as `adopt_autoencoder` and `check_generator`.
+    """
+    if is_complete(folder):
+        made = load_autoencoder(folder)
+        check_generator(data, made, config)
+        return made.latent_shape
+    network = config_of(pretrained_autoencoder(folder, data))
+    factor = 2 ** (len(network["block_out_channels"]) - 1)
+    shape = int(network["latent_channels"]), data.info.height // factor, data.info.width // factor
+    check_denoiser(data, shape, config)
+    return shape
+
+
 def forecast_generator(
     data: Dataset, coder: AutoencoderConfig, config: GeneratorConfig, execution: Execution
 ) -> Forecast:
@@ -67,9 +119,7 @@ def forecast_generator(
         Reconstruction(network, coder), reconstruction_loss(data, coder), len(train), coder.course(), execution
     )
     denoiser = build_denoiser(config.denoiser, shape, classes, 0)
-    latents = torch.zeros(1, len(train), *shape, dtype=torch.float16)
-    loss = denoising_loss(latents, train.targets, classes, config)
-    denoiser_step = _step_seconds(denoiser, loss, len(train), config.course(), execution)
+    denoiser_seconds = _denoiser_seconds(denoiser, shape, data, config, execution)
     batch = Sampling().batch
     made = Autoencoder(network.eval(), data.info, torch.zeros(shape[0]), torch.ones(shape[0]))
     noise, when, wanted = torch.randn(batch, *shape), torch.full((batch,), 0.5), torch.zeros(batch, dtype=torch.int64)
@@ -80,15 +130,36 @@ def forecast_generator(
         with torch.inference_mode(), execution.autocast():
             denoiser(*told)
 
-    weights = sum(tensor.numel() for tensor in network.state_dict().values())
     return Forecast(
         coder_seconds=coder.epochs * (len(train) // coder.batch) * coder_step,
-        denoiser_seconds=config.epochs * (len(train) // config.batch) * denoiser_step,
-        coder_bytes=weights * BYTES_PER_WEIGHT,
-        bytes=(weights + sum(tensor.numel() for tensor in denoiser.state_dict().values())) * BYTES_PER_WEIGHT,
+        denoiser_seconds=denoiser_seconds,
+        coder_bytes=_bytes(network),
+        bytes=_bytes(network) + _bytes(denoiser),
         look_seconds=_seconds(look) / batch,
         decode_seconds=_seconds(lambda: made.decode(noise, execution)) / batch,
     )
+
+
+def forecast_denoiser(
+    data: Dataset, shape: tuple[int, int, int], config: GeneratorConfig, execution: Execution
+) -> tuple[float, int]:
+    """Seconds of training and bytes of weights of a denoiser of latents [C, h, w] alone."""
+    denoiser = build_denoiser(config.denoiser, shape, data.info.classes, 0)
+    return _denoiser_seconds(denoiser, shape, data, config, execution), _bytes(denoiser)
+
+
+def _denoiser_seconds(
+    denoiser: nn.Module, shape: tuple[int, int, int], data: Dataset, config: GeneratorConfig, execution: Execution
+) -> float:
+    latents = torch.zeros(1, len(data.train), *shape, dtype=torch.float16)
+    loss = denoising_loss(latents, data.train.targets, data.info.classes, config)
+    step = _step_seconds(denoiser, loss, len(data.train), config.course(), execution)
+    return config.epochs * (len(data.train) // config.batch) * step
+
+
+def _bytes(network: nn.Module) -> int:
+    weights: int = sum(tensor.numel() for tensor in network.state_dict().values())
+    return weights * BYTES_PER_WEIGHT
 
 
 def image_seconds(generator: Generator, sampling: Sampling, execution: Execution) -> float:

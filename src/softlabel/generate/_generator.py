@@ -209,8 +209,8 @@ def train_generator(
     processes, progress = processes or Processes(), progress or Silent()
     check_generator(data, autoencoder, config)
     identity = _identity(data, autoencoder.fingerprint, config, execution, seed)
-    key = fingerprint(identity)
-    path = out or generator_place(data, autoencoder.fingerprint, config, store=store, execution=execution, seed=seed)
+    place, key = generator_place(data, autoencoder.fingerprint, config, store=store, execution=execution, seed=seed)
+    path = out or place
     if is_complete(path):
         require_same(path, "generator", read_artifact(path, KIND, verify=False).meta["fingerprint"], key)
         return path
@@ -252,10 +252,10 @@ def train_generator(
 
 def generator_place(
     data: Dataset, autoencoder: str, config: GeneratorConfig, *, store: Store, execution: Execution, seed: int = 0
-) -> Path:
-    """Where `train_generator` keeps, or will keep, a generator on the autoencoder of that fingerprint."""
+) -> tuple[Path, str]:
+    """Where `train_generator` keeps, or will keep, a generator on the autoencoder of that fingerprint, and its own."""
     key = fingerprint(_identity(data, autoencoder, config, execution, seed))
-    return store.teacher(f"{data.info.name}-generator", key)
+    return store.teacher(f"{data.info.name}-generator", key), key
 
 
 def load_generator(path: Path) -> Generator:

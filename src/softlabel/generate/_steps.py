@@ -120,7 +120,7 @@ def train_steps(
     execution: Execution,
     processes: Processes | None = None,
     checkpoint: Checkpoint | None = None,
-    save_seconds: float = 60.0,
+    save_seconds: float = 10.0,
     progress: Progress | None = None,
     what: str = "training",
 ) -> Trained:

@@ -10,6 +10,7 @@ from softlabel.store._artifact import (
     is_complete,
     new_artifact,
     read_artifact,
+    require_free,
     require_same,
     write_json,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "new_table",
     "read_artifact",
     "read_tensors",
+    "require_free",
     "require_same",
     "save_distilled",
     "sha256",

@@ -96,7 +96,7 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
     mark = f"{fingerprint(meta)}.partial" if resumable else f"{_HOST}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     folder = path.parent / f".{path.name}.{mark}"
     _remove_leftovers(path)
-    _refuse_foreign(path)  # before any work
+    require_free(path)  # before any work
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -106,7 +106,7 @@ def new_artifact(path: Path, kind: str, meta: dict[str, Any], *, resumable: bool
             if (path / MANIFEST).exists():
                 shutil.rmtree(folder)
             else:
-                _refuse_foreign(path)
+                require_free(path)
                 os.replace(folder, path)
     except BaseException:
         if not resumable:
@@ -250,6 +250,11 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _refuse_foreign(path: Path) -> None:
+def require_free(path: Path) -> None:
+    """Refuse to put an artifact where something else stands.
+
+    Raises:
+        StoreError: something that is no complete artifact.
+    """
     if path.exists() and not is_complete(path):
         raise StoreError(f"{path} exists and is no complete artifact. Move or delete it, then run again.")
