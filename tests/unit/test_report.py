@@ -18,6 +18,7 @@ from softlabel.core import DatasetInfo, DistilledSet, StoreError, plain, stream
 from softlabel.report import _page, _plots, render_html, write_report
 from softlabel.report._palette import Palette
 from softlabel.report._pictures import LARGEST_SIDE, contact_sheet, picture
+from softlabel.report._samples import _alike
 from softlabel.report._study import read_study
 from softlabel.store import Store, new_artifact, save_distilled
 
@@ -459,3 +460,12 @@ def dump_dom(browser: str, page: Path, tmp_path: Path) -> str:
     subprocess.run([*command, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
     assert shot.stat().st_size > 10_000
     return done.stdout
+
+
+def test_pictures_that_differ_by_rounding_are_the_same() -> None:
+    images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
+    rounded = images.clone()
+    rounded[0, 0, 0, 0] = images[0, 0, 0, 0].bitwise_xor(7)  # in bfloat16 single pixels differ by several levels
+    assert _alike(images, rounded)
+    assert not _alike(images, images.flip(0))
+    assert not _alike(images, images[:2])
