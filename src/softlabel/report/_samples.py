@@ -14,7 +14,7 @@ from softlabel.store import read_artifact
 PICTURES = "samples.safetensors"
 """Of a study's artifact (`softlabel.evaluation`)."""
 ROUNDING = 1.0
-"""Mean difference of pixels, in levels, up to which pictures are the same: in bfloat16 single ones differ by several."""
+"""Mean difference of pixels, in levels, below which pictures are the same: in bfloat16 single ones differ by more."""
 
 
 @dataclass(frozen=True, kw_only=True)
