@@ -243,10 +243,11 @@ def test_two_sets_of_one_method_keep_their_own_names(
     other = softlabel("distill", "--method", "rded:factor=1,crops=2", "--ipc", "2", "--teacher", made.teacher, *here)
     words = ("--losses", "ce", "--seeds", "1", "--no-baselines", *STUDENT, *here)
     study = softlabel("evaluate", made.rded, other.json["distilled"], made.random, *words).json
-    assert [arm["name"] for arm in study["arms"]] == ["rded / ce", "rded 2 / ce", "random / ce"]
+    mosaics, plain = "rded factor=2 crops=3", "rded factor=1 crops=2"
+    assert [arm["name"] for arm in study["arms"]] == [f"{mosaics} / ce", f"{plain} / ce", "random / ce"]
     digests = {entry["name"]: entry["digest"] for entry in study["sets"]}
-    assert digests["rded"] == load_distilled(made.rded).digest
-    assert digests["rded 2"] == load_distilled(Path(other.json["distilled"])).digest
+    assert digests[mosaics] == load_distilled(made.rded).digest
+    assert digests[plain] == load_distilled(Path(other.json["distilled"])).digest
 
 
 # Lists.

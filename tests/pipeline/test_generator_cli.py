@@ -83,6 +83,7 @@ def test_an_autoencoder_that_is_there(train: Any, made: Any, home: Path, tmp_pat
         (made.teacher, "Expected an artifact of kind 'autoencoder'"),
         (tmp_path / "empty", "There is no autoencoder at"),
         (tmp_path / "none", "there is no such folder"),
+        (("/" + "long" * 100), "there is no such folder"),
     ):
         for plan in ((), ("--dry-run",)):
             said = train("--autoencoder", folder, *plan)
@@ -107,6 +108,8 @@ def test_a_place_that_is_taken_is_told_before_work(
             said = softlabel(*command, "--out", tmp_path / "taken", *plan)
             assert (said.code, "taken exists and is no complete artifact" in said.error) == (2, True), said.err
     for plan in ((), ("--dry-run",)):
+        many = train("--autoencoder", train("--json").json["autoencoder"], "--batch", "100000", *plan)
+        assert (many.code, "A batch of 100000 is larger than" in many.error) == (2, True), many.err
         said = train("--seed", "8", "--out", made.teacher, *plan)
         assert (said.code, "Expected an artifact of kind 'generator'" in said.error) == (2, True), said.err
     assert files_in(home) == before
@@ -196,6 +199,9 @@ def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Pat
     assert len(told["entries"]) == 3 * told["ipc"]
     assert "distilled set: " in softlabel(*words, "--seconds", "1").out
     assert softlabel(*words, "--seconds", "1", "--dry-run", "--json").json["images"] >= 6
+    assert "is too short" in softlabel(*words, "--seconds", "0.0001", "--dry-run").error
+    long = softlabel(*words, "--seconds", "1", "--dry-run", "--out", tmp_path / ("long" * 100))
+    assert "Traceback" not in long.err
     for wrong, message in (
         (("--seconds", "0"), "takes seconds above 0"),
         (("--seconds", "0.0001"), "too short for one batch"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from softlabel.cli._options import Machine, Session
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import format_spec, human_bytes, plain
+from softlabel.core import ConfigError, format_spec, human_bytes, plain
 from softlabel.evaluation import TimedSet, keep_timed
 from softlabel.generate import Sampling, check_sampling, image_seconds, load_generator
 from softlabel.store import load_distilled, read_artifact
@@ -47,7 +47,13 @@ class Generate:
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         if self.machine.dry_run:
             each = image_seconds(made, sampling, execution)
-            images = int(self.seconds / each) // made.info.classes * made.info.classes
+            batches = int(self.seconds / (each * sampling.batch))
+            images = batches * sampling.batch // made.info.classes * made.info.classes
+            if not images:
+                raise ConfigError(
+                    f"A budget of {self.seconds:g} s is too short: a batch of {sampling.batch} images takes about "
+                    f"{each * sampling.batch:.2g} s, and every class needs one. Allow more time, or take fewer steps."
+                )
             facts = {"seconds": self.seconds, "classes": made.info.classes, "batch": self.batch, "images": images}
             print_json(facts) if self.machine.json else print(
                 f"would make about {images:,} images of {made.info.name} in {self.seconds:g} seconds"

@@ -1,5 +1,6 @@
 """softlabel generator: a latent diffusion model of the real images, for the method latent-diffusion."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,7 @@ class MakeGenerator:
 
     def _autoencoder(self) -> AutoencoderConfig | Path:
         """What is to be trained, or the folder of what is there."""
-        if Path(self.autoencoder).is_dir():
+        if os.path.isdir(self.autoencoder):  # unlike Path.is_dir, False where a name is too long
             return Path(self.autoencoder)
         name, options = parse_spec(self.autoencoder)
         if name not in KINDS:

@@ -45,8 +45,6 @@ class Machine:
             StoreError: nothing can be written there, or something that is no artifact stands at --out.
             ConfigError: --no-resume with an --out that exists.
         """
-        if out is not None:
-            require_free(out)
         store = Store(self.store) if self.store is not None else Store.default()
         if not self.resume:
             if out is not None and os.path.exists(out):
@@ -57,6 +55,8 @@ class Machine:
             while (store.root / f"again-{number}").exists():
                 number += 1
             store = Store(store.root / f"again-{number}")
+        if out is not None:
+            require_free(out)
         if not self.dry_run and out is None:
             store.require_writable()
         return store

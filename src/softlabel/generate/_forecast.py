@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from softlabel.core import ConfigError, Dataset
+from softlabel.core import Dataset
 from softlabel.generate._autoencoder import (
     AutoencoderConfig,
     Reconstruction,
@@ -24,6 +24,7 @@ from softlabel.generate._generator import (
     Generator,
     GeneratorConfig,
     Sampling,
+    check_batch,
     check_denoiser,
     check_generator,
     denoising_loss,
@@ -67,12 +68,8 @@ def check_generator_options(data: Dataset, coder: AutoencoderConfig, config: Gen
             without images, or fewer images than a batch.
     """
     coder.check(data.info)
+    check_batch(coder.batch, data)
     check_denoiser(data, _latent_shape(data, coder), config)
-    batch = max(coder.batch, config.batch)
-    if batch > len(data.train):
-        raise ConfigError(
-            f"A batch of {batch} is larger than the {len(data.train)} images of {data.info.name}. Choose a smaller one."
-        )
 
 
 def generator_places(

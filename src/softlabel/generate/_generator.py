@@ -292,12 +292,21 @@ def check_generator(data: Dataset, autoencoder: Autoencoder, config: GeneratorCo
 
 
 def check_denoiser(data: Dataset, latents: tuple[int, int, int], config: GeneratorConfig) -> None:
-    """Raise ConfigError for latents [C, h, w] that the denoiser cannot take, or a class without images."""
+    """Raise ConfigError for latents [C, h, w] that the denoiser cannot take, or too few images, or none of a class."""
     denoiser_config(config.denoiser).check(latents)
+    check_batch(config.batch, data)
     empty = [name for name, n in zip(data.info.class_names, data.train.counts(data.info.classes), strict=True) if not n]
     if empty:
         raise ConfigError(
             f"The class {empty[0]!r} of {data.info.name} has no training images: nothing tells what to generate for it."
+        )
+
+
+def check_batch(batch: int, data: Dataset) -> None:
+    """Raise ConfigError for a batch of more than all images."""
+    if batch > len(data.train):
+        raise ConfigError(
+            f"A batch of {batch} is larger than the {len(data.train)} images of {data.info.name}. Choose a smaller one."
         )
 
 

@@ -256,5 +256,5 @@ def require_free(path: Path) -> None:
     Raises:
         StoreError: something that is no complete artifact.
     """
-    if path.exists() and not is_complete(path):
+    if os.path.exists(path) and not is_complete(path):  # unlike Path.exists, False where a name is too long
         raise StoreError(f"{path} exists and is no complete artifact. Move or delete it, then run again.")
