@@ -100,7 +100,7 @@ def cifar10_generated_quick() -> Recipe:
             denoiser=GeneratorConfig(denoiser="dit:width=64,depth=2,heads=2", epochs=2, batch=256),
         ),
         sets=_sets((10,)),
-        timed=(TimedSet(name="all of ten seconds", method=WAYS["generated"], seconds=10),),
+        timed=(TimedSet(name="all of three seconds", method=WAYS["generated"], seconds=3),),
         comparison=replace(
             base.comparison,
             name="cifar10-generated-quick",
