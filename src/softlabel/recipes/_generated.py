@@ -28,11 +28,11 @@ PLOTS = ({"kind": "bars", "title": "Images and labels", "group": "set", "bar": "
 
 
 def fashion_mnist_generated() -> Recipe:
-    """Fashion-MNIST at 32 px on two CPU cores: within ninety minutes."""
+    """Fashion-MNIST at 32 px, sized for ninety minutes of two CPU cores."""
     return Recipe(
         name="fashion-mnist-generated",
         summary="Fashion-MNIST, latent diffusion: generated, unguided, best-of-4 and prototype images beside random "
-        "real ones, IPC 10 and 50, and all of 20 seconds; hard labels, soft labels and GIFT, 3 seeds; about an hour",
+        "real ones, IPC 10 and 50, and all of 20 seconds; hard labels, soft labels and GIFT, 3 seeds; an hour or two",
         data=DataOptions(spec="fashion-mnist", image_size=(32, 32)),
         teacher=TeacherOptions(
             arch="convnet-3:norm=instance,width=64",
