@@ -73,11 +73,19 @@ def test_a_plan_writes_nothing(train: Any, home: Path, files_in: Any) -> None:
 
 
 def test_an_autoencoder_that_is_there(train: Any, made: Any, home: Path, tmp_path: Path) -> None:
+    whole = train("--seed", "9", "--dry-run", "--json").json["plan"][1]
     coder = train("--json").json["autoencoder"]
     words = ("--autoencoder", coder, "--schedule", "flow")
     (part,) = train(*words, "--dry-run", "--json").json["plan"]
-    assert part["what"] == "denoiser, 2 epochs"
-    assert train(*words, "--json").json["autoencoder"] == coder
+    assert (part["what"], part["done"]) == ("denoiser, 2 epochs", 0)
+    told = train(*words, "--json").json
+    assert told["autoencoder"] == coder
+    assert part["disk_bytes"] == whole["disk_bytes"]  # its weights are kept with the denoiser's
+    (again,) = train(*words, "--dry-run", "--json").json["plan"]
+    assert (again["done"], again["seconds"]) == (1, 0)
+    for plan in ((), ("--dry-run",)):
+        other = train(*words, "--seed", "8", "--out", told["generator"], *plan)
+        assert (other.code, "already holds another generator" in other.error) == (2, True), other.err
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (made.teacher, "Expected an artifact of kind 'autoencoder'"),

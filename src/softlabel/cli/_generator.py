@@ -14,15 +14,17 @@ from softlabel.generate import (
     KINDS,
     AutoencoderConfig,
     GeneratorConfig,
+    GivenAutoencoder,
     Processes,
     adopt_autoencoder,
     check_generator_options,
-    check_given_autoencoder,
     forecast_denoiser,
     generator_places,
+    given_autoencoder,
     launched,
     load_autoencoder,
     load_generator,
+    place_on,
     survives,
     train_autoencoder,
     train_generator,
@@ -75,9 +77,12 @@ class MakeGenerator:
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
         processes = launched(execution.device)
-        self._check(data, coder, config, teachers, processes, store, execution)
+        for teacher in teachers:
+            check_teacher(teacher, data.info)
+        processes.part(config.batch)
+        found, path = self._check(data, coder, config, processes, store, execution)
         if self.machine.dry_run:
-            print_plan(self._plan(data, coder, config, store, execution), execution, self.machine.json)
+            print_plan(self._plan(data, found, path, config, store, execution), execution, self.machine.json)
             return
         if isinstance(coder, AutoencoderConfig):
             path = train_autoencoder(
@@ -112,32 +117,35 @@ class MakeGenerator:
         )
 
     def _check(
-        self, data: Dataset, coder: AutoencoderConfig | Path, config: GeneratorConfig, teachers: Sequence[Teacher],
-        processes: Processes, store: Store, execution: Execution,
-    ) -> None:  # fmt: skip
-        """Refuse what cannot be trained, before anything is."""
-        for teacher in teachers:
-            check_teacher(teacher, data.info)
-        processes.part(config.batch)
+        self, data: Dataset, coder: AutoencoderConfig | Path, config: GeneratorConfig, processes: Processes,
+        store: Store, execution: Execution,
+    ) -> tuple[AutoencoderConfig | GivenAutoencoder, Path]:  # fmt: skip
+        """The autoencoder, and where the generator stands or will stand; refuses what cannot be trained."""
         if isinstance(coder, AutoencoderConfig):
             processes.part(coder.batch)
             check_generator_options(data, coder, config)
-            generator_places(data, coder, config, store=store, execution=execution, seed=self.seed, out=self.out)
-            return
-        check_given_autoencoder(data, coder, config)
-        if self.out is not None and is_complete(self.out):
-            read_artifact(self.out, "generator", verify=False)
+            places = generator_places(
+                data, coder, config, store=store, execution=execution, seed=self.seed, out=self.out
+            )
+            return coder, places[1]
+        given = given_autoencoder(data, coder, config)
+        return given, place_on(
+            data, given.fingerprint, config, store=store, execution=execution, seed=self.seed, out=self.out
+        )
 
     def _plan(
-        self, data: Dataset, coder: AutoencoderConfig | Path, config: GeneratorConfig, store: Store,
-        execution: Execution,
+        self, data: Dataset, coder: AutoencoderConfig | GivenAutoencoder, path: Path, config: GeneratorConfig,
+        store: Store, execution: Execution,
     ) -> list[PlanLine]:  # fmt: skip
-        """What is to be trained; a given autoencoder is there."""
+        """What is to be trained; a given autoencoder is there, and its bytes are kept with the denoiser's."""
         if isinstance(coder, AutoencoderConfig):
             options = GeneratorOptions(autoencoder=coder, denoiser=config, seed=self.seed)
             return plan_generator(options, data, store=store, execution=execution, out=self.out)[0]
-        seconds, size = forecast_denoiser(data, check_given_autoencoder(data, coder, config), config, execution)
-        return [PlanLine(f"denoiser, {config.epochs} epochs", 0, 1, seconds, size)]
+        what = f"denoiser, {config.epochs} epochs"
+        if is_complete(path):
+            return [PlanLine(what, 1, 1, 0.0, 0)]
+        seconds, size = forecast_denoiser(data, coder.latent_shape, config, execution)
+        return [PlanLine(what, 0, 1, seconds, size + coder.size)]
 
     def _tell(
         self, data: Dataset, coder: Path, made: Path, teachers: Sequence[Teacher], execution: Execution

@@ -16,12 +16,14 @@ from softlabel.generate._denoiser import DENOISERS, Denoiser, build_denoiser
 from softlabel.generate._diffusion import SAMPLERS, SCHEDULES, check_sampling, guided, noised, run_sampler
 from softlabel.generate._forecast import (
     Forecast,
+    GivenAutoencoder,
     check_generator_options,
-    check_given_autoencoder,
     forecast_denoiser,
     forecast_generator,
     generator_places,
+    given_autoencoder,
     image_seconds,
+    place_on,
 )
 from softlabel.generate._generator import (
     Generator,
@@ -51,6 +53,7 @@ __all__ = [
     "Forecast",
     "Generator",
     "GeneratorConfig",
+    "GivenAutoencoder",
     "Nearest",
     "Processes",
     "Sampling",
@@ -60,7 +63,6 @@ __all__ = [
     "build_autoencoder",
     "build_denoiser",
     "check_generator_options",
-    "check_given_autoencoder",
     "check_sampling",
     "choose_images",
     "confidences",
@@ -69,6 +71,7 @@ __all__ = [
     "frechet_distance",
     "generate_within",
     "generator_places",
+    "given_autoencoder",
     "guided",
     "image_features",
     "image_seconds",
@@ -78,6 +81,7 @@ __all__ = [
     "min_max",
     "nearest_real",
     "noised",
+    "place_on",
     "prototypes",
     "psnr",
     "run_sampler",

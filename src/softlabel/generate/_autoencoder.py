@@ -172,14 +172,7 @@ def adopt_autoencoder(
         MissingExtraError: diffusers is not installed.
     """
     network = pretrained_autoencoder(folder, data)
-    config = config_of(network)
-    weights = tensor_fingerprint(*network.state_dict().values())
-    identity = {
-        "weights": weights,
-        "network": plain(dict(config)),
-        "data": data.info.digest,
-        "train": data.train.digest,
-    }
+    identity = adopted_identity(network, data)
     key = fingerprint(identity)
     path = out or store.teacher(f"{data.info.name}-autoencoder", key)
     if is_complete(path):
@@ -187,6 +180,16 @@ def adopt_autoencoder(
         return path
     _keep(network, data, {**identity, "fingerprint": key, "source": folder.name}, path, execution)
     return path
+
+
+def adopted_identity(network: nn.Module, data: Dataset) -> dict[str, Any]:
+    """What tells one pretrained autoencoder with the statistics of some data from another."""
+    return {
+        "weights": tensor_fingerprint(*network.state_dict().values()),
+        "network": plain(dict(config_of(network))),
+        "data": data.info.digest,
+        "train": data.train.digest,
+    }
 
 
 def pretrained_autoencoder(folder: Path, data: Dataset) -> nn.Module:

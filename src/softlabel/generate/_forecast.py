@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from softlabel.core import Dataset
+from softlabel.core import Dataset, fingerprint
 from softlabel.generate._autoencoder import (
     AutoencoderConfig,
     Reconstruction,
+    adopted_identity,
     autoencoder_place,
     build_autoencoder,
     load_autoencoder,
@@ -81,15 +82,38 @@ def generator_places(
     Raises:
         StoreError: `out` holds something else.
     """
-    first, first_key = autoencoder_place(data, coder, store=store, execution=execution, seed=seed)
-    place, key = generator_place(data, first_key, config, store=store, execution=execution, seed=seed)
+    first, key = autoencoder_place(data, coder, store=store, execution=execution, seed=seed)
+    return first, place_on(data, key, config, store=store, execution=execution, seed=seed, out=out)
+
+
+def place_on(
+    data: Dataset, autoencoder: str, config: GeneratorConfig, *, store: Store, execution: Execution, seed: int = 0,
+    out: Path | None = None,
+) -> Path:  # fmt: skip
+    """Where a generator on the autoencoder of that fingerprint stands, or will stand; raises as `generator_places`."""
+    place, key = generator_place(data, autoencoder, config, store=store, execution=execution, seed=seed)
     if out is not None and is_complete(out):
         require_same(out, "generator", read_artifact(out, "generator", verify=False).meta["fingerprint"], key)
-    return first, out or place
+    return out or place
 
 
-def check_given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig) -> tuple[int, int, int]:
-    """Channels, height and width of the latents of the autoencoder at `folder`, trained here or pretrained elsewhere.
+@dataclass(frozen=True)
+class GivenAutoencoder:
+    """An autoencoder that need not be trained.
+
+    Attributes:
+        latent_shape: channels, height and width of its latents of some data.
+        fingerprint: by which a generator on it names it.
+        size: bytes of its weights.
+    """
+
+    latent_shape: tuple[int, int, int]
+    fingerprint: str
+    size: int
+
+
+def given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig) -> GivenAutoencoder:
+    """What stands at `folder`: an autoencoder trained here, or one pretrained elsewhere.
 
     Raises:
         StoreError: no autoencoder, or a damaged one.
@@ -98,12 +122,13 @@ def check_given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig
     if is_complete(folder):
         made = load_autoencoder(folder)
         check_generator(data, made, config)
-        return made.latent_shape
-    network = config_of(pretrained_autoencoder(folder, data))
-    factor = 2 ** (len(network["block_out_channels"]) - 1)
-    shape = int(network["latent_channels"]), data.info.height // factor, data.info.width // factor
+        return GivenAutoencoder(made.latent_shape, made.fingerprint, made.size)
+    network = pretrained_autoencoder(folder, data)
+    built = config_of(network)
+    factor = 2 ** (len(built["block_out_channels"]) - 1)
+    shape = int(built["latent_channels"]), data.info.height // factor, data.info.width // factor
     check_denoiser(data, shape, config)
-    return shape
+    return GivenAutoencoder(shape, fingerprint(adopted_identity(network, data)), _bytes(network))
 
 
 def forecast_generator(
