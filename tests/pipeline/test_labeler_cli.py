@@ -48,7 +48,7 @@ def test_a_labeler_stands_where_a_teacher_does(
 
 def test_what_is_printed_and_found_again(labeler: Any) -> None:
     first, again = labeler(), labeler()
-    for words in ("Labeler on", "efficientnet-lite0", "bytes stored", "public backbone", "labeler: "):
+    for words in ("Labeler on", "efficientnet-lite0", "cosine to", "bytes stored", "public backbone", "labeler: "):
         assert words in first.out
     assert again.out == first.out
 

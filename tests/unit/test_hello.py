@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from softlabel.core import ConfigError, Dataset, DatasetInfo, StoreError, UnknownNameError
 from softlabel.distill import distill
 from softlabel.evaluation import find_protocol, train_student
 from softlabel.labels import HelloConfig, load_labeler, online_labels, train_labeler
-from softlabel.labels._hello import least_squares
+from softlabel.labels._hello import least_squares, likeness
 from softlabel.labels._projector import Projector, ProjectorConfig, text_head
 from softlabel.labels._words import prompts
 from softlabel.models import Backbone, build_model, load_backbone
-from softlabel.store import Store
-from softlabel.training import Execution, Normaliser, Teacher
+from softlabel.store import Store, read_artifact
+from softlabel.training import Batch, Execution, Normaliser, Teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages underneath
 EXECUTION = Execution("cpu", "fp32")
@@ -162,8 +163,32 @@ def error_of(data: Dataset, made: Teacher) -> float:
 
 
 def test_training_comes_closer_to_the_teachers(clip: str, tiny_data: Dataset, store: Store) -> None:
-    before, after = (load_labeler(make(tiny_data, config(clip, epochs=n), store)) for n in (0, 6))
+    paths = [make(tiny_data, config(clip, epochs=n), store) for n in (0, 6)]
+    before, after = map(load_labeler, paths)
     assert error_of(tiny_data, after) < 0.9 * error_of(tiny_data, before)
+    less, more = (read_artifact(path, "labeler").meta["likeness"] for path in paths)
+    assert less < more < 1
+
+
+def test_likeness_is_the_mean_cosine_of_centred_logits(tiny_data: Dataset) -> None:
+    source, seen = online_labels([teacher(tiny_data, 0), teacher(tiny_data, 1)], tiny_data.info), views(tiny_data, 8)
+    index = torch.arange(8)
+    parts = [Batch(seen[rows], index[rows], index[rows], None, None, rows, 0.0) for rows in (slice(0, 5), slice(5, 8))]
+
+    def judged(model: Callable[[Tensor], Tensor], wanted: int = 8) -> float:
+        network = nn.Module()
+        network.forward = model
+        return likeness(network, source, iter(parts), EXECUTION, wanted)
+
+    taught, other = source.logits(seen, index).double(), teacher(tiny_data, 2)
+    expected = []
+    for one, two in zip(other.logits(seen).double().numpy(), taught.numpy(), strict=True):
+        one, two = one - one.mean(), two - two.mean()
+        expected.append(one @ two / np.sqrt((one @ one) * (two @ two)))
+    assert judged(other.logits) == pytest.approx(np.mean(expected), abs=1e-5)
+    assert judged(other.logits, 3) == pytest.approx(np.mean(expected[:5]), abs=1e-5)  # whole batches
+    assert judged(lambda images: 3 * source.logits(images, index) + 7) == pytest.approx(1, abs=1e-5)
+    assert judged(lambda images: -source.logits(images, index)) == pytest.approx(-1, abs=1e-5)
 
 
 def test_least_squares_are_a_better_beginning_than_nothing(clip: str, tiny_data: Dataset, store: Store) -> None:

@@ -75,10 +75,12 @@ class MakeLabeler:
         if self.machine.json:
             print_json({"labeler": str(path), "bytes": made.size, "public_bytes": made.public, **meta})
             return
+        alike = f"{meta['likeness']:.3f}" if "likeness" in meta else "not measured"
         row = (config.backbone, f"{100 * meta['test_accuracy']:.1f} %", f"{100 * (last.accuracy or 0):.1f} %",
-               human_bytes(made.size), human_bytes(made.public), human_bytes(last.size))  # fmt: skip
-        columns = ("backbone", "test accuracy", "teacher's", "bytes stored", "public backbone", "teacher's bytes")
-        print_table(f"Labeler on {data.info.name}", columns, [row], numbers=5)
+               alike, human_bytes(made.size), human_bytes(made.public), human_bytes(last.size))  # fmt: skip
+        columns = ("backbone", "test accuracy", "teacher's", "cosine to teachers' labels", "bytes stored",
+                   "public backbone", "teacher's bytes")  # fmt: skip
+        print_table(f"Labeler on {data.info.name}", columns, [row], numbers=6)
         print(f"labeler: {path}")
 
 

@@ -6,13 +6,14 @@ optimizer, epochs or prompt; ours are options. It adapts a CLIP ResNet's convolu
 and full convolutions the backbone has, and a head without texts begins at least squares.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from softlabel.core import (
     ConfigError,
@@ -35,6 +36,7 @@ from softlabel.losses import Loss
 from softlabel.models import Backbone, absolute, load_backbone
 from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact
 from softlabel.training import (
+    Batch,
     Batches,
     Checks,
     DrawnViews,
@@ -54,6 +56,7 @@ REVISION = 1
 RIDGE = 1e-3
 """Of the least squares that a head begins at, times the mean square of the features."""
 LEAST_SQUARES_VIEWS = 50_000
+LIKENESS_VIEWS = 5_000
 _DELTA = "delta.safetensors"
 
 
@@ -175,6 +178,7 @@ def train_labeler(
         meta |= {
             "test_accuracy": measure_accuracy(projector, data.test, data.info, execution),
             "selection_accuracy": measure_accuracy(projector, chosen, data.info, execution) if chosen else None,
+            "likeness": likeness(projector, source, _views(data, config, seed, "likeness", execution), execution),
             "parameters": sum(tensor.numel() for tensor in delta.values()),
             "environment": environment(execution),
         }
@@ -324,15 +328,13 @@ def _begin_at_least_squares(
     progress: Progress,
 ) -> None:  # fmt: skip
     """The head that best gives the teachers' mean logits from the backbone's features, on views of the real images."""
-    drawn = stream_seed(seed, "labeler", "least squares")
-    plan = DrawnViews.of(config.protocol(1), data.train, data.info, 1, drawn)
     source = source.to(execution.torch_device)
     features: list[Tensor] = []
     labels: list[Tensor] = []
     wanted = min(len(data.train), LEAST_SQUARES_VIEWS)
     progress.start(f"features of {data.info.name}", wanted)
     with torch.no_grad(), execution.autocast(), execution.deterministic():
-        for batch in Batches(data.train, data.info, execution.torch_device).epoch(plan, 0):
+        for batch in _views(data, config, seed, "least squares", execution):
             features.append(projector.features(batch.views).float().cpu())
             labels.append(source.logits(batch.views, batch.index).float().cpu())
             progress.advance(len(batch.index))
@@ -344,6 +346,34 @@ def _begin_at_least_squares(
     projector.feature_scale.mul_(scale)
     weight, bias = least_squares(x * scale, y)
     projector.begin_at(weight.to(execution.torch_device), bias.to(execution.torch_device))
+
+
+def _views(data: Dataset, config: HelloConfig, seed: int, purpose: str, execution: Execution) -> Iterable[Batch]:
+    """Every training image once, augmented as the projector is trained."""
+    plan = DrawnViews.of(config.protocol(1), data.train, data.info, 1, stream_seed(seed, "labeler", purpose))
+    return Batches(data.train, data.info, execution.torch_device).epoch(plan, 0)
+
+
+def likeness(
+    projector: nn.Module,
+    source: OnlineLabels,
+    views: Iterable[Batch],
+    execution: Execution,
+    wanted: int = LIKENESS_VIEWS,
+) -> float:
+    """Mean cosine of a projector's logits and its teachers' mean ones, each less its mean over the classes.
+
+    Of the first `wanted` views, to the end of a batch; 1 where students are told what the teachers would tell them.
+    """
+    source, found = source.to(execution.torch_device), []
+    with torch.no_grad(), execution.autocast(), execution.deterministic():
+        for batch in views:
+            told, meant = projector(batch.views).float(), source.logits(batch.views, batch.index).float()
+            told, meant = (one - one.mean(dim=1, keepdim=True) for one in (told, meant))
+            found.append(F.cosine_similarity(told, meant).cpu())
+            if sum(map(len, found)) >= wanted:
+                break
+    return float(torch.cat(found).mean())
 
 
 def least_squares(x: Tensor, y: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
