@@ -173,6 +173,34 @@ def test_courses_that_make_no_sense(changes: dict[str, Any], message: str) -> No
 # --- the autoencoder
 
 
+class Attending(nn.Module):
+    """One attention over tokens, and which of torch's kernels it was given to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+        self.fused: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.fused.append(torch.backends.cuda.flash_sdp_enabled())
+        return torch.nn.functional.scaled_dot_product_attention(x * self.weight, x, x)
+
+
+@pytest.mark.parametrize(("tokens", "fused"), [(0, True), (64, False), (4096, True)])
+def test_attention_over_few_tokens_is_plain_products(tokens: int, fused: bool) -> None:
+    images = torch.randn(20, 2, 16, 8, generator=torch.Generator().manual_seed(0))
+
+    def loss(network: nn.Module, rows: Tensor, draws: Draws) -> Tensor:
+        return network(images[rows]).square().mean()
+
+    network, usual = Attending(), Attending()
+    found = train_steps(network, loss, 20, COURSE, seed=3, execution=CPU, tokens=tokens)
+    expected = train_steps(usual, loss, 20, COURSE, seed=3, execution=CPU)
+    assert set(network.fused) == {fused}
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_images_come_back(coder: Autoencoder, tiny_data: Dataset) -> None:
     images = tiny_data.test.images
     latents = coder.encode(images, CPU)

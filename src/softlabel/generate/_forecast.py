@@ -175,7 +175,7 @@ def _denoiser_seconds(
 ) -> float:
     latents = torch.zeros(1, len(data.train), *shape, dtype=torch.float16)
     loss = denoising_loss(latents, data.train.targets, data.info.classes, config)
-    step = _step_seconds(denoiser, loss, len(data.train), config.course(), execution)
+    step = _step_seconds(denoiser, loss, len(data.train), config.course(), execution, shape[1] * shape[2])
     return config.epochs * (len(data.train) // config.batch) * step
 
 
@@ -194,11 +194,13 @@ def _latent_shape(data: Dataset, coder: AutoencoderConfig) -> tuple[int, int, in
     return coder.channels, data.info.height // coder.factor, data.info.width // coder.factor
 
 
-def _step_seconds(network: nn.Module, loss: StepLoss, images: int, course: Course, execution: Execution) -> float:
+def _step_seconds(
+    network: nn.Module, loss: StepLoss, images: int, course: Course, execution: Execution, tokens: int = 0
+) -> float:
     """Of one step: the second of two short trainings counts."""
     steps = min(2, images // course.batch)
-    short = replace(course, epochs=1)
-    done = [train_steps(network, loss, steps * course.batch, short, seed=0, execution=execution) for _ in range(2)]
+    short, examples = replace(course, epochs=1), steps * course.batch
+    done = [train_steps(network, loss, examples, short, seed=0, execution=execution, tokens=tokens) for _ in range(2)]
     network.eval()
     return done[-1].seconds / steps
 

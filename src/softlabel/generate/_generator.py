@@ -42,7 +42,7 @@ from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, re
 from softlabel.training import Execution, Optimizer
 
 KIND = "generator"
-REVISION = 1
+REVISION = 2
 """Part of every generator's identity: raised when a release trains other weights from the same settings."""
 _DENOISER, _AUTOENCODER = "denoiser.safetensors", "autoencoder.safetensors"
 
@@ -228,6 +228,7 @@ def train_generator(
         execution=execution,
         processes=processes,
         checkpoint=checkpoint,
+        tokens=latents.shape[-2] * latents.shape[-1],
         progress=progress,
         what=f"denoiser of {data.info.name}",
     )
