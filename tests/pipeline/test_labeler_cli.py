@@ -53,6 +53,57 @@ def test_what_is_printed_and_found_again(labeler: Any) -> None:
     assert again.out == first.out
 
 
+def test_a_labeler_of_one_set(labeler: Any, made: Any, tmp_path: Path) -> None:
+    whole = labeler("--json").json
+    own = labeler("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "0", "--json").json
+    assert own["labeler"] != whole["labeler"]
+    assert (own["of"], own["config"]["set_epochs"], own["bytes"]) == (whole["fingerprint"], 2, whole["bytes"])
+    usual = labeler("--set", made.rded, "--json").json
+    assert (usual["config"]["set_epochs"], usual["config"]["offset_epochs"]) == (0, 30)
+    assert usual["bytes"] > whole["bytes"]
+    planned = [labeler("--set", made.rded, *more, "--dry-run", "--json").json["steps"] for more in
+               (("--set-epochs", "2"), ("--set-epochs", "5"))]  # fmt: skip
+    assert planned[1] - planned[0] == 3 * -(-6 // 16)
+    out = tmp_path / "out"
+    assert labeler("--set", made.rded, "--set-epochs", "2", "--out", out, "--json").json["labeler"] == str(out)
+    for more in ((), ("--dry-run",)):
+        said = labeler("--set", made.rded, "--set-epochs", "5", "--out", out, *more)
+        assert (said.code, "already holds another labeler" in said.error) == (2, True), said.err
+
+
+@pytest.mark.filterwarnings("default::softlabel.core.SoftlabelWarning")
+def test_a_labeler_of_one_set_where_a_teacher_is_asked_for(
+    labeler: Any, softlabel: Any, made: Any, small: Any, tmp_path: Path
+) -> None:
+    own = labeler("--set", made.rded, "--json").json["labeler"]
+    here = (*small, "--store", tmp_path, "--json")
+    student = ("--student", "convnet-1:width=4", "--epochs", "1")
+    online = softlabel("train", made.rded, "--teacher", own, "--loss", "gift", *student, *here).json
+    kept = softlabel("label", made.rded, "--teacher", own, "--labels", "replay+fp32", "--epochs", "1", *here).json
+    replayed = softlabel("train", made.rded, "--labels", kept["labels"], "--loss", "gift", *student, *here).json
+    assert replayed["accuracy"] == online["accuracy"]
+    assert replayed["train_loss"] == pytest.approx(online["train_loss"], rel=1e-5)
+    softlabel("label", made.rded, "--teacher", own, "--labels", "fixed", *here)
+    judged = ("evaluate", made.rded, "--teacher", own, "--loss", "gift", "--seeds", "1", *student, "--data", made.data)
+    said = softlabel(*judged, *here)
+    assert "No random images for comparison: the labeler is for the set given alone" in said.err
+    assert {arm["set"] for arm in said.json["arms"]} == {"rded"}
+    wrong = "was made for the images of one distilled set"
+    other = softlabel("distill", "--data", made.data, "--ipc", "2", *here).json["distilled"]
+    for words, message in (
+        (("train", other, "--teacher", own, *student), wrong),
+        (("label", other, "--teacher", own, "--labels", "replay"), wrong),
+        (("label", other, "--teacher", own, "--budget", "20kB", "--dry-run"), wrong),
+        (("evaluate", made.rded, other, "--teacher", own, "--no-baselines", "--data", made.data, *student), wrong),
+        (("train", made.rded, "--teacher", own, "--protocol", "rded", *student), "mix images"),
+        (("label", made.rded, "--teacher", own, "--labels", "replay", "--protocol", "rded"), "mix images"),
+        (("evaluate", made.rded, "--teacher", own, "--no-baselines", "--protocol", "rded", "--data", made.data,
+          *student), "mix images"),
+    ):  # fmt: skip
+        said = softlabel(*words, *here)
+        assert (said.code, message in said.error) == (2, True), (words, said.err)
+
+
 def test_a_plan_writes_nothing(labeler: Any, tmp_path: Path, files_in: Any) -> None:
     assert labeler("--dry-run", "--stops", "1", "2", "--json").json["teachers"] == [1, 2]
     assert files_in(tmp_path) == {}
@@ -68,6 +119,9 @@ def test_a_plan_writes_nothing(labeler: Any, tmp_path: Path, files_in: Any) -> N
         (("--rank", "-1"), "rank of 0 or more"),
         (("--prompt", "a cat"), "needs {}"),
         (("--views", "upside-down"), "There is no view policy named"),
+        (("--set", "nowhere"), "nowhere"),
+        (("--set-epochs", "3"), "Give it with --set"),
+        (("--offset-epochs", "3"), "Give it with --set"),
     ],
 )
 def test_mistakes(labeler: Any, words: tuple[str, ...], message: str) -> None:
@@ -101,6 +155,16 @@ def test_a_set_and_its_labeler_at_once(softlabel: Any, made: Any, small: Any, tm
     moved = softlabel(*words, "--teacher", made.teacher, "--labeler", spec, "--update", "2", "--json").json
     assert (moved["labeler"], moved["provenance"]["update"]["steps"]) == (told["labeler"], 2)
     assert moved["distilled"] != told["distilled"]
+    own = f"{spec},set_epochs=2,offset_epochs=1"
+    fine = ("--teacher", made.teacher, "--labeler", own, "--update", "2", "--json")
+    lines = softlabel(*words, *fine, "--dry-run").json["plan"]
+    assert [line["done"] for line in lines] == [1, 1, 1, 0, 0]
+    assert lines[-2]["what"].endswith("2 epochs over images of its set")
+    assert lines[-1]["what"].endswith("offsets, of 1 epoch over images of its set")
+    tuned = softlabel(*words, *fine).json
+    assert tuned["distilled"] == moved["distilled"]
+    assert tuned["labeler"] != moved["labeler"]
+    assert [line["done"] for line in softlabel(*words, *fine, "--dry-run").json["plan"]] == [1, 1, 1, 1, 1]
     for spec, teachers, message in (
         ("hello:size=32", (), "of one --teacher. Got 0"),
         ("hallo", ("--teacher", made.teacher), "There is no labeler named 'hallo'"),
@@ -134,3 +198,66 @@ def test_the_study_ends_with_updated_images(softlabel: Any, made: Any, small: An
     }
     after = {line["what"]: line["done"] for line in softlabel(*words, "--dry-run", "--json").json["plan"]}
     assert [done for what, done in after.items() if what.startswith(parts)] == [1, 1]
+
+
+def test_the_study_has_a_labeler_for_every_set(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    words = (
+        *("lab", "hello", "--data", made.data, "--arch", "convnet-1:width=4", "--expert-epochs", "2", "--epochs", "2"),
+        *("--seeds", "2", "--ipc", "1", "--losses", "ce", "gift", *small, "--store", tmp_path, "--json"),
+    )
+    spec = "hello:size=32,epochs=1"
+    softlabel(*words, "--labeler", spec, "--parts", "low-rank")
+    both = ("--labeler", f"{spec},set_epochs=2,offset_epochs=1", "--parts", "low-rank", "own", "offset")
+
+    def left() -> dict[str, tuple[int, int]]:
+        plan = softlabel(*words, *both, "--dry-run").json["plan"]
+        return {line["what"]: (line["done"], line["total"]) for line in plan if line["done"] < line["total"]}
+
+    name, last = "+ the set's own images", "+ an offset per image"
+    assert left() == {  # what they are made of is there, and no other labeler's students are taken for their own
+        f"labeler {name}: 2 epochs over images of its set": (0, 2),
+        f"labeler {last}: offsets, of 1 epoch over images of its set": (0, 2),
+        f"students random, IPC 1 / {name} / online / gift": (0, 2),
+        f"students random, IPC 1 / {last} / online / gift": (0, 2),
+    }
+    study = softlabel(*words, *both).json
+    arms = {arm["axes"]["teacher"]: arm for arm in study["arms"] if arm["labels"] == "online"}
+    assert set(arms) == {"weak teachers", "+ low-rank updates", name, last}
+    weights = [arms[one]["bytes"]["labeler"] for one in ("+ low-rank updates", name, last)]
+    assert weights[0] == weights[1] < weights[2]
+    kept = [path for path in (tmp_path / "labels").iterdir() if "-own-" in path.name]
+    assert len(kept) == 4  # of each kind one per seed
+    assert left() == {}
+    assert softlabel(*words, *both).json["study"] == study["study"]
+
+
+def test_a_plan_counts_a_labeler_of_one_set_once(softlabel: Any, made: Any, small: Any, tmp_path: Path) -> None:
+    words = (
+        *("lab", "hello", "--data", made.data, "--arch", "convnet-1:width=4", "--expert-epochs", "2", "--epochs", "2"),
+        *("--seeds", "2", "--ipc", "1", "--losses", "gift", *small, "--store", tmp_path, "--json", "--dry-run"),
+        *("--labeler", "hello:size=32,epochs=1,set_epochs=2,offset_epochs=1", "--parts", "own", "offset", "update"),
+    )
+    lines = softlabel(*words).json["plan"]
+    found = [(line["what"], line["total"]) for line in lines if line["what"].startswith("labeler")]
+    assert found == [  # of random images, patches and updated patches, of two seeds
+        ("labeler + the set's own images", 1),
+        ("labeler + the set's own images: 2 epochs over images of its set", 2),
+        ("labeler + an offset per image: 2 epochs over images of its set", 4),
+        ("labeler + an offset per image: offsets, of 1 epoch over images of its set", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts", "message"),
+    [
+        ("hello:size=32", ("own",), "set_epochs of 1 or more"),
+        ("hello:size=32,set_epochs=2", ("low-rank",), "Add own or offset to --parts"),
+    ],
+)
+def test_a_part_for_the_set_and_its_epochs(
+    softlabel: Any, made: Any, small: Any, tmp_path: Path, spec: str, parts: tuple[str, ...], message: str
+) -> None:
+    said = softlabel(
+        "lab", "hello", "--data", made.data, "--labeler", spec, "--parts", *parts, *small, "--store", tmp_path
+    )
+    assert (said.code, message in said.error) == (2, True), said.err

@@ -15,19 +15,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softlabel.core import ConfigError, Dataset, DatasetInfo, StoreError, UnknownNameError
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DatasetInfo,
+    DistilledSet,
+    Split,
+    StoreError,
+    TeacherMismatchError,
+    UnknownNameError,
+    stream_seed,
+)
 from softlabel.distill import distill
-from softlabel.evaluation import find_protocol, train_student
-from softlabel.labels import HelloConfig, load_labeler, online_labels, train_labeler
-from softlabel.labels._hello import least_squares, likeness
+from softlabel.evaluation import find_protocol, student_views, train_student
+from softlabel.labels import (
+    HelloConfig,
+    LabelSpec,
+    fixed_labels,
+    load_labeler,
+    make_labels,
+    online_labels,
+    read_labels,
+    set_labeler_path,
+    train_labeler,
+    train_set_labeler,
+)
 from softlabel.labels._projector import Projector, ProjectorConfig, text_head
+from softlabel.labels._teach_labeler import least_squares, likeness
 from softlabel.labels._words import prompts
 from softlabel.models import Backbone, build_model, load_backbone
+from softlabel.models._backbones import _Thinned
 from softlabel.store import Store, read_artifact
-from softlabel.training import Batch, Execution, Normaliser, Teacher
+from softlabel.training import Batch, Batches, DrawnViews, Execution, Normaliser, Teacher, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages underneath
 EXECUTION = Execution("cpu", "fp32")
+LITE0 = "292e964e6f2dba71"
+"""Names the packaged weights in every labeler made with them."""
 PAD, START, END = "<|endoftext|>", "<|startoftext|>", "<|endoftext|>"
 
 
@@ -230,27 +254,237 @@ def test_it_stands_where_a_teacher_does(clip: str, tiny_data: Dataset, store: St
         "images": distilled.image_bytes, "labels": 0, "labeler": made.size, "public": made.public}  # fmt: skip
 
 
+class StopAfter:
+    """Progress that interrupts a training after so many epochs."""
+
+    def __init__(self, epochs: int, note: str = "loss") -> None:
+        self.epochs, self.note, self.done = epochs, note, 0
+
+    def start(self, what: str, total: int) -> None: ...
+    def finish(self, summary: str = "") -> None: ...
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.done += note.startswith(self.note)
+        if self.done == self.epochs:
+            raise KeyboardInterrupt
+
+
 def test_an_interrupted_training_goes_on(
     clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(clip, epochs=4)
     whole = load_labeler(make(tiny_data, settings, store))
 
-    class Stop:
-        done = 0
-
-        def start(self, what: str, total: int) -> None: ...
-        def finish(self, summary: str = "") -> None: ...
-        def advance(self, steps: int = 1, note: str = "") -> None:
-            self.done += note.startswith("loss")
-            if self.done == 3:
-                raise KeyboardInterrupt
-
     other = Store(tmp_path / "other")
     with pytest.raises(KeyboardInterrupt):
-        make(tiny_data, settings, other, progress=Stop())
+        make(tiny_data, settings, other, progress=StopAfter(3))
     found = load_labeler(make(tiny_data, settings, other))
     torch.testing.assert_close(found.logits(views(tiny_data)), whole.logits(views(tiny_data)), rtol=0, atol=0)
+
+
+def chosen(data: Dataset, seed: int = 0, method: str = "random") -> DistilledSet:
+    return distill(method, data, [teacher(data)], ipc=2, seed=seed, execution=EXECUTION)
+
+
+TUNED = {"epochs": 1, "set_epochs": 2}
+
+
+def tune(data: Dataset, settings: HelloConfig, images: DistilledSet, store: Store, **more: Any) -> Path:
+    taught = [teacher(data, 0), teacher(data, 1)]
+    return train_set_labeler(data, taught, settings, images, store=store, execution=EXECUTION, **more)
+
+
+def test_a_labeler_fine_tuned_on_a_set_labels_that_set_better(clip: str, tiny_data: Dataset, store: Store) -> None:
+    settings, images = config(clip, epochs=1, weight=0.0, set_epochs=60), chosen(tiny_data)
+    base = make(tiny_data, settings, store)
+    seen = replace(tiny_data, train=images.split)
+    before = load_labeler(base)
+    found = tune(tiny_data, settings, images, store)
+    after = load_labeler(found)
+    assert error_of(seen, after) < 0.8 * error_of(seen, before)
+    assert after.size == before.size
+    assert after.fingerprint != before.fingerprint
+    torch.testing.assert_close(load_labeler(base).logits(views(tiny_data)), before.logits(views(tiny_data)))
+    meta = read_artifact(found, "labeler").meta
+    assert (meta["config"]["set_epochs"], meta["set"]) == (60, images.digest)
+    assert meta["of"] == read_artifact(base, "labeler").meta["fingerprint"]
+
+
+@pytest.mark.parametrize("method", ["random", "rded:factor=2,crops=2,images=20"])
+def test_what_is_fine_tuned_follows_its_protocol(clip: str, tiny_data: Dataset, store: Store, method: str) -> None:
+    """Against the same training by hand: from the stored updates, on the views of the set's images."""
+    settings, images = config(clip, epochs=1, set_epochs=3, views="gift-factor"), chosen(tiny_data, method=method)
+    images = replace(images, weights=torch.linspace(0, 2, len(images)))  # of the students, not of the labeler
+    found = load_labeler(tune(tiny_data, settings, images, store, seed=5))
+    backbone, info = load_backbone(clip), tiny_data.info
+    slow = Projector(backbone, info, settings, text_head(backbone, info, settings.prompt))
+    slow.load_delta(read_artifact(make(tiny_data, settings, store, seed=5), "labeler").tensors("delta.safetensors"))
+    fit(
+        slow, Split(images.images, images.targets), protocol=settings.protocol(3), info=info,
+        seed=stream_seed(5, "labeler", "own images"), execution=EXECUTION,
+        labels=online_labels([teacher(tiny_data, 0), teacher(tiny_data, 1)], info), factor=images.factor,
+    )  # fmt: skip
+    slow.load_delta(slow.delta())
+    assert images.factor == (2 if "factor=2" in method else 1)
+    torch.testing.assert_close(found.logits(views(tiny_data)), slow(views(tiny_data)), atol=1e-4, rtol=1e-4)
+
+
+def test_a_fine_tuned_labeler_is_found_again(clip: str, tiny_data: Dataset, store: Store) -> None:
+    settings, images = config(clip, **TUNED), chosen(tiny_data)
+    path = tune(tiny_data, settings, images, store)
+    stamp = (path / "manifest.json").stat().st_mtime_ns
+    assert tune(tiny_data, settings, images, store) == path
+    assert (path / "manifest.json").stat().st_mtime_ns == stamp
+    taught = [teacher(tiny_data, 0), teacher(tiny_data, 1)]
+    assert set_labeler_path(tiny_data, taught, settings, images, store=store, execution=EXECUTION) == path
+    # Epochs over a set are not the matter of the labeler before.
+    assert make(tiny_data, settings, store) == make(tiny_data, config(clip, epochs=1), store)
+    others = [tune(tiny_data, settings, chosen(tiny_data, 1), store),
+              tune(tiny_data, settings, replace(images, factor=2), store),
+              tune(tiny_data, replace(settings, set_epochs=3), images, store),
+              tune(tiny_data, settings, images, store, seed=1)]  # fmt: skip
+    assert len({path, *others}) == 5
+
+
+def told(path: Path, images: DistilledSet, seen: Tensor, index: Tensor) -> Tensor:
+    """What a student is told of views by the labeler at `path`."""
+    source = make_labels("online", teachers=[load_labeler(path)], distilled=images, execution=EXECUTION)
+    found = source.logits(seen, index)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("set_epochs", [0, 2])
+def test_offsets_are_what_the_projector_lacks_on_the_mean(
+    clip: str, tiny_data: Dataset, store: Store, set_epochs: int
+) -> None:
+    settings = config(clip, epochs=1, set_epochs=set_epochs, offset_epochs=3, views="gift")
+    images, info = chosen(tiny_data), tiny_data.info
+    path = tune(tiny_data, settings, images, store, seed=4)
+    without = (tune(tiny_data, replace(settings, offset_epochs=0), images, store, seed=4) if set_epochs
+               else make(tiny_data, settings, store, seed=4))  # fmt: skip
+    plain, weak = load_labeler(without), [teacher(tiny_data, 0), teacher(tiny_data, 1)]
+    plan = DrawnViews.of(settings.protocol(3), images.split, info, images.factor, stream_seed(4, "labeler", "offsets"))
+    lacks: dict[int, list[Tensor]] = {}
+    for epoch in range(3):
+        for batch in Batches(images.split, info, torch.device("cpu")).epoch(plan, epoch):
+            mean = (weak[0].logits(batch.views) + weak[1].logits(batch.views)) / 2
+            for image, row in zip(batch.index.tolist(), mean - plain.logits(batch.views), strict=True):
+                lacks.setdefault(image, []).append(row)
+    slow = torch.stack([torch.stack(lacks[image]).mean(dim=0) for image in range(len(images))])
+    step = (slow.amax(dim=1) - slow.amin(dim=1)).max() / 255
+    made = load_labeler(path)
+    assert made.offsets is not None
+    torch.testing.assert_close(made.offsets, slow, atol=float(step) + 2e-3, rtol=0)
+    assert made.size - plain.size == (path / "offsets.safetensors").stat().st_size < 1000
+    seen, index = Normaliser(info, torch.device("cpu"))(images.images[2:5]), torch.arange(2, 5)
+    torch.testing.assert_close(told(path, images, seen, index), plain.logits(seen) + made.offsets[2:5])
+    table = fixed_labels([made], images, EXECUTION).table
+    torch.testing.assert_close(table[2:5], told(path, images, seen, index))
+    torch.testing.assert_close(made.logits(seen), plain.logits(seen))  # the network alone, of any images
+    if set_epochs:  # both measured on views of the set
+        found = [read_artifact(one, "labeler").meta["likeness"] for one in (path, without)]
+        assert found[0] > found[1]
+
+
+def test_labels_with_offsets_have_a_name_of_their_own(clip: str, tiny_data: Dataset, store: Store) -> None:
+    images = chosen(tiny_data)
+    made = load_labeler(tune(tiny_data, config(clip, epochs=0, offset_epochs=1), images, store))
+    whole, bare = online_labels([made], images.info, distilled=images), online_labels([made], images.info)
+    assert whole.fingerprint != bare.fingerprint
+    assert bare.offsets is None
+    other = teacher(tiny_data)
+    both = online_labels([made, other], images.info, distilled=images)
+    seen, index = views(tiny_data, 3), torch.arange(3)
+    assert made.offsets is not None
+    expected = (made.logits(seen) + made.offsets[:3] + other.logits(seen)) / 2
+    torch.testing.assert_close(both.logits(seen, index), expected)
+
+
+@pytest.mark.parametrize("own", [{"set_epochs": 1}, {"offset_epochs": 1}])
+@pytest.mark.parametrize("regime", ["online", "fixed"])
+def test_a_labeler_of_one_set_labels_no_other(
+    clip: str, tiny_data: Dataset, store: Store, own: dict[str, int], regime: str
+) -> None:
+    images = chosen(tiny_data)
+    made = load_labeler(tune(tiny_data, config(clip, epochs=0, **own), images, store))
+    make_labels(regime, teachers=[made], distilled=images, execution=EXECUTION)
+    with pytest.raises(TeacherMismatchError, match="was made for the images of one distilled set, which are not these"):
+        make_labels(regime, teachers=[made], distilled=chosen(tiny_data, 1), execution=EXECUTION)
+    source = online_labels([made], images.info, distilled=images)
+    source.check_views(find_protocol("gift"))
+    if made.offsets is not None:
+        with pytest.raises(ConfigError, match="an offset per image, and the views of the protocol 'rded' mix"):
+            source.check_views(find_protocol("rded"))
+
+
+def test_a_student_of_a_labeler_with_offsets(clip: str, tiny_data: Dataset, store: Store) -> None:
+    images = chosen(tiny_data)
+    made = load_labeler(tune(tiny_data, config(clip, epochs=0, offset_epochs=2), images, store))
+    source = make_labels("online", teachers=[made], distilled=images, execution=EXECUTION)
+    protocol = replace(find_protocol("gift", epochs=2), batch=4)
+    record = train_student(
+        images, source, data=tiny_data, protocol=protocol, student="convnet-1:width=4", execution=EXECUTION
+    )
+    assert record["bytes"]["labeler"] == made.size
+    coded = read_labels(
+        source, LabelSpec.parse("online+fp16"), images, regime="online", plan=student_views(images, protocol, 0),
+        epochs=2, execution=EXECUTION,
+    )  # fmt: skip
+    seen, index = views(tiny_data, 3), torch.arange(3)
+    torch.testing.assert_close(coded.logits(seen, index), source.logits(seen, index))
+
+
+def test_a_taken_place_is_told_before_any_training(clip: str, tiny_data: Dataset, store: Store, tmp_path: Path) -> None:
+    settings, images = config(clip, **TUNED), chosen(tiny_data)
+    taken, other = tune(tiny_data, settings, images, store), Store(tmp_path / "other")
+    with pytest.raises(StoreError, match="already holds another labeler"):
+        tune(tiny_data, replace(settings, set_epochs=3), images, other, out=taken)
+    assert not other.root.exists()
+
+
+def test_an_interrupted_fine_tuning_goes_on(
+    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, images = config(clip, epochs=1, set_epochs=4), chosen(tiny_data)
+    whole = load_labeler(tune(tiny_data, settings, images, store))
+    monkeypatch.setattr("softlabel.labels._set_labeler.SAVE_SECONDS", 0.0)
+    other = Store(tmp_path / "other")
+    make(tiny_data, settings, other)
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_data, settings, images, other, progress=StopAfter(3))
+    resumed = StopAfter(99)
+    found = load_labeler(tune(tiny_data, settings, images, other, progress=resumed))
+    assert resumed.done < 3
+    torch.testing.assert_close(found.logits(views(tiny_data)), whole.logits(views(tiny_data)), rtol=0, atol=0)
+
+
+def test_interrupted_offsets_go_on(clip: str, tiny_data: Dataset, store: Store, tmp_path: Path) -> None:
+    settings, images = config(clip, epochs=0, offset_epochs=4), chosen(tiny_data)
+    whole = load_labeler(tune(tiny_data, settings, images, store))
+    other, stop = Store(tmp_path / "other"), StopAfter(3, "")
+    make(tiny_data, settings, other)
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_data, settings, images, other, progress=stop)
+    resumed = StopAfter(99, "")
+    found = load_labeler(tune(tiny_data, settings, images, other, progress=resumed))
+    assert resumed.done == 3  # to where it was, and two epochs that were left; five for a whole one
+    assert found.offsets is not None
+    torch.testing.assert_close(found.offsets, whole.offsets, atol=0, rtol=0)
+
+
+def test_what_cannot_be_fine_tuned(clip: str, tiny_data: Dataset, store: Store) -> None:
+    images = chosen(tiny_data)
+    with pytest.raises(ConfigError, match="needs set_epochs or offset_epochs of 1 or more"):
+        tune(tiny_data, config(clip), images, store)
+    for less in ("set_epochs", "offset_epochs"):
+        with pytest.raises(ConfigError, match="trained for 0 epochs or more"):
+            config(clip, **{less: -1})
+    with pytest.raises(ConfigError, match="'rded' mix several"):
+        tune(tiny_data, config(clip, offset_epochs=1, views="rded"), images, store)
+    renamed = replace(images, info=replace(images.info, class_names=tuple(f"x{n}" for n in images.info.class_names)))
+    with pytest.raises(TeacherMismatchError, match="other classes"):
+        tune(tiny_data, config(clip, **TUNED), renamed, store)
+    assert not store.root.exists()
 
 
 def test_other_weights_of_one_name_are_refused(clip: str, tiny_data: Dataset, store: Store) -> None:
@@ -366,6 +600,9 @@ def test_efficientnet_lite0_with_its_packaged_weights(tiny_data: Dataset, store:
     backbone = load_backbone("efficientnet-lite0", 32)
     assert backbone.feature_size == 1280
     assert 13e6 < backbone.bytes < 14e6
+    assert backbone.digest == LITE0
+    thinned = [module.strided.stride for module in backbone.network.modules() if isinstance(module, _Thinned)]
+    assert [tuple(stride) for stride in thinned] == [(2, 2)] * 4
     made = load_labeler(
         make(tiny_data, HelloConfig(size=32, rank=2, head_rank=4, epochs=0, batch=16, views="none"), store)
     )
@@ -373,6 +610,39 @@ def test_efficientnet_lite0_with_its_packaged_weights(tiny_data: Dataset, store:
     assert made.size < 0.02 * made.public
     assert error_of(tiny_data, made) < error_of(
         tiny_data, replace(made, model=torch.nn.Sequential(torch.nn.Flatten(), _zero(tiny_data))))  # fmt: skip
+
+
+class SelfPadding(nn.Conv2d):
+    """A convolution that pads as the package's do."""
+
+    static_padding = nn.ZeroPad2d((0, 1, 1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.static_padding(x))
+
+
+@pytest.mark.parametrize("size", [9, 10])
+@pytest.mark.parametrize("stride", [(2, 2), (2, 3)])
+def test_a_thinned_convolution_is_the_strided_one(size: int, stride: tuple[int, int]) -> None:
+    strided = SelfPadding(4, 4, 3, stride=stride, groups=4)
+    strided.requires_grad_(False)
+    x = torch.randn(2, 4, size, size)
+    found = []
+    for network in (strided, _Thinned(strided)):
+        seen = x.clone().requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = network(seen)
+        loss = (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append((out, seen.grad))
+    (expected, slow), (thinned, quick) = found
+    assert thinned.shape == expected.shape
+    assert "Slice" in type(thinned.grad_fn).__name__
+    torch.testing.assert_close(thinned, expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(quick, slow, atol=2e-2, rtol=2e-2)
+    exact = _Thinned(strided)(x.requires_grad_(True))  # in float32 nothing is gained
+    torch.testing.assert_close(exact, strided(x), atol=0, rtol=0)
+    assert "Slice" not in type(exact.grad_fn).__name__
 
 
 def test_merged_updates_are_the_same_function(clip: str, tiny_data: Dataset) -> None:

@@ -281,6 +281,28 @@ def test_parts_of_a_labeler_can_be_chosen() -> None:
             find_lab("hello", setting)
 
 
+def test_labelers_of_one_set_are_parts_of_their_own() -> None:
+    recipe = find_lab("hello", LabSetting(labeler="hello:backbone=clip:x,set_epochs=60,offset_epochs=30"))
+    text, own, offset = recipe.labelers[-3:]
+    assert [one.name for one in (text, own, offset)] == [
+        "+ text head", "+ the set's own images", "+ an offset per image"]  # fmt: skip
+    assert text.hello is not None
+    assert own.hello == replace(text.hello, set_epochs=60)
+    assert offset.hello == replace(text.hello, set_epochs=60, offset_epochs=30)
+    assert not text.hello.of_set
+    assert recipe.comparison.pairs[-2:] == (
+        ("teacher", "+ the set's own images", "+ text head"),
+        ("teacher", "+ an offset per image", "+ the set's own images"),
+    )
+    alone = find_lab("hello", LabSetting(labeler="hello:offset_epochs=5", parts=("low-rank", "offset")))
+    assert [one.hello.set_epochs for one in alone.labelers if one.hello] == [0, 0]
+    for spec, parts in (("set_epochs=2", "low-rank"), ("offset_epochs=2", "low-rank")):
+        with pytest.raises(ConfigError, match="Add own or offset to --parts"):
+            find_lab("hello", LabSetting(labeler=f"hello:{spec}", parts=(parts,)))
+    with pytest.raises(ConfigError, match="Add own or offset to --parts"):
+        find_lab("hello", LabSetting(labeler="hello:set_epochs=2,offset_epochs=2", parts=("own",)))
+
+
 def test_experts_may_be_trained_as_teachers_are() -> None:
     assert find_lab("epochs").teacher.protocol.name.startswith("expert")
     short = find_lab("epochs", LabSetting(experts="teacher", expert_epochs=5)).teacher.protocol

@@ -72,16 +72,18 @@ class Label:
             for teacher in teachers:
                 check_teacher(teacher, data.info)
                 warn_if_weaker(teacher.to(execution.torch_device), data, execution)
+        source = online_labels(teachers, distilled.info, execution, distilled=distilled)
+        if budget is not None or spec.regime == "replay":
+            source.check_views(find_protocol(self.protocol, self.epochs))
         if budget is not None:
             candidates = label_candidates(distilled, find_protocol(self.protocol, self.epochs), budget)
             if self.machine.dry_run:
                 self._tell(candidates)
                 return
-            source = online_labels(teachers, distilled.info, execution)
             spec = self._best(candidates, source, distilled, store, execution, session)
         spec.check(distilled.info.classes)
         if spec.regime == "replay":
-            self._store(spec, online_labels(teachers, distilled.info, execution), distilled, store, execution, session)
+            self._store(spec, source, distilled, store, execution, session)
             return
         labels = fixed_labels(teachers, distilled, execution)
         path = self.out or store.labels(

@@ -1,22 +1,35 @@
 """softlabel labeler: a projector of few bytes in place of a teacher (HeLlO)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from softlabel.cli._options import Data, Machine, Session
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, human_bytes
-from softlabel.labels import HelloConfig, load_labeler, train_labeler
+from softlabel.core import ConfigError, DistilledSet, human_bytes
+from softlabel.evaluation import read_given
+from softlabel.labels import (
+    HelloConfig,
+    labeler_path,
+    load_labeler,
+    set_labeler_path,
+    train_labeler,
+    train_set_labeler,
+)
 from softlabel.models import load_backbone
 from softlabel.store import read_artifact
 from softlabel.training import Teacher, load_teacher
+
+OWN = {"set_epochs": 0, "offset_epochs": 30}
+"""Of a labeler of one set, where nothing else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakeLabeler:
     """Train a labeler of few stored bytes (HeLlO): a public backbone with low-rank updates, taught by weak teachers.
 
-    It stands wherever a --teacher does.
+    It stands wherever a --teacher does. With --set it is made for the images of one distilled set, and labels these
+    better.
 
     Example: softlabel labeler --teacher PATH --stops 8 16 24 --backbone efficientnet-lite0
     """
@@ -46,31 +59,51 @@ class MakeLabeler:
     lr: float = HelloConfig.lr
     """Learning rate at the start."""
     views: str = HelloConfig.views
-    """Augmentation of the real images. See: softlabel ls views"""
+    """Augmentation of the images that it is trained on: best that of the students. See: softlabel ls views"""
+    set: Path | None = None
+    """Folder of the one distilled set that it is to label."""
+    set_epochs: int | None = None
+    """Epochs of training on the images of --set, after the real ones. Default: 0."""
+    offset_epochs: int | None = None
+    """Epochs of views of the images of --set over which an offset per image is taken. Default: 30."""
     seed: int = 0
     """Seed of order and views."""
     out: Path | None = None
-    """Folder to keep it in. Default: its place in the store."""
+    """Folder to keep it in. Default: its place in the store. (One of a --set is made of one for all images, which is
+    kept in the store.)"""
     data: Data = field(default_factory=Data)
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
         names = ("backbone", "size", "rank", "head_rank", "text", "prompt", "weight", "epochs", "batch", "lr", "views")
-        config = HelloConfig(**{name: getattr(self, name) for name in names})
+        distilled = self._distilled()
+        own = {name: value for name in OWN if (value := getattr(self, name)) is not None}
+        if distilled is not None:
+            own = {**OWN, **own}
+        config = HelloConfig(**{name: getattr(self, name) for name in names}, **own)
         last = load_teacher(self.teacher)
         teachers = weak_teachers(self.teacher, self.stops)
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(last.info).load(session.progress)
         if self.machine.dry_run:
             load_backbone(config.backbone, config.size or None)
+            place = partial(labeler_path, data, teachers, config)
+            if distilled is not None:
+                place = partial(set_labeler_path, data, teachers, config, distilled)
+            place(store=store, execution=execution, seed=self.seed, out=self.out)
             steps = config.epochs * -(-len(data.train) // config.batch)
+            steps += config.set_epochs * -(-len(distilled) // config.batch) if distilled is not None else 0
             facts = {"backbone": config.backbone, "teachers": [one.epoch for one in teachers], "steps": steps}
-            print_json(facts) if self.machine.json else print(f"would train {config.backbone} for {steps} steps")
+            told = f"would train {config.backbone} for {steps} steps"
+            if config.offset_epochs:
+                facts["offset_epochs"] = config.offset_epochs
+                told += f", and take an offset per image over {config.offset_epochs} epochs of views"
+            print_json(facts) if self.machine.json else print(told)
             return
-        path = train_labeler(
-            data, teachers, config, store=store, execution=execution, seed=self.seed, out=self.out,
-            progress=session.progress,
-        )  # fmt: skip
+        make = partial(train_labeler, data, teachers, config)
+        if distilled is not None:
+            make = partial(train_set_labeler, data, teachers, config, distilled)
+        path = make(store=store, execution=execution, seed=self.seed, out=self.out, progress=session.progress)
         meta, made = read_artifact(path, "labeler", verify=False).meta, load_labeler(path)
         if self.machine.json:
             print_json({"labeler": str(path), "bytes": made.size, "public_bytes": made.public, **meta})
@@ -82,6 +115,14 @@ class MakeLabeler:
                    "public backbone", "teacher's bytes")  # fmt: skip
         print_table(f"Labeler on {data.info.name}", columns, [row], numbers=6)
         print(f"labeler: {path}")
+
+    def _distilled(self) -> DistilledSet | None:
+        """The set whose own labeler it is to be."""
+        if self.set is None and (self.set_epochs, self.offset_epochs) != (None, None):
+            raise ConfigError(
+                "--set-epochs and --offset-epochs are over the images of a distilled set. Give it with --set."
+            )
+        return None if self.set is None else read_given(self.set, load_teacher(self.teacher).info)
 
 
 def weak_teachers(path: Path, stops: tuple[int, ...] | None = None) -> list[Teacher]:

@@ -134,7 +134,12 @@ class Evaluate:
         labels = None if folder is None else load_labels(folder, given[self.sets[0]])
         stored = {} if labels is None else {(names[self.sets[0]], seed): labels for seed in comparison.seeds}
         self._check_stored(stored.values(), group)
-        random = self._random(given.values(), set(names.values()), labelled=bool(group or not stored))
+        alone = ""
+        if any(teacher.of_set for teacher in group):
+            alone = "the labeler is for the set given alone. Take one for all images (softlabel labeler without --set)."
+        elif stored and not group:
+            alone = "stored labels are for the set given alone. Add the --teacher that made them."
+        random = self._random(given.values(), set(names.values()), alone)
         for position, options in enumerate(random):
             families.insert(position, _family(options, data, comparison, store, execution))
             sizes[options.name] = options.ipc * data.info.classes
@@ -222,17 +227,13 @@ class Evaluate:
                     f"set with it: softlabel label {self.sets[0]} --teacher {self.teachers.teacher[0]}"
                 )
 
-    def _random(self, loaded: Iterable[DistilledSet], taken: set[str], *, labelled: bool) -> list[SetOptions]:
-        """One family of random real images for every IPC among the sets, unless random images were given."""
+    def _random(self, loaded: Iterable[DistilledSet], taken: set[str], alone: str) -> list[SetOptions]:
+        """One family of random real images for every IPC among the sets, unless random images were given, or only the
+        set can be labelled (`alone` says why)."""
         if not self.baselines or "random" in taken:
             return []
-        if not labelled:
-            warnings.warn(
-                "No random images for comparison: stored labels are for the set given alone. Add the --teacher that "
-                "made them.",
-                SoftlabelWarning,
-                stacklevel=2,
-            )
+        if alone:
+            warnings.warn(f"No random images for comparison: {alone}", SoftlabelWarning, stacklevel=2)
             return []
         for distilled in loaded:
             counts = torch.bincount(distilled.targets, minlength=distilled.info.classes)

@@ -39,12 +39,14 @@ from softlabel.evaluation import (
 from softlabel.labels import (
     LabelSpec,
     LabelStore,
+    OnlineLabels,
     load_label_store,
     load_labeler,
     load_labels,
     make_labels,
     read_labels,
     train_labeler,
+    train_set_labeler,
 )
 from softlabel.models import build_model, check_model
 from softlabel.store import LOSSLESS, is_complete, load_distilled, read_artifact
@@ -162,7 +164,7 @@ class Distill:
     """png or webp (lossless), or jpeg-Q with quality Q from 1 to 100."""
     labeler: str | None = None
     """hello, with its options as in hello:backbone=efficientnet-lite0,rank=8: make a labeler too, from the teacher's
-    trajectory. See: softlabel labeler --help"""
+    trajectory; with offset_epochs=30 or set_epochs=60, one for the images of this set. See: softlabel labeler --help"""
     update: int = 0
     """With --labeler and rded:factor=2 or more: steps that move the images until the labeler sees in them what it sees
     in the larger originals (HeLlO)."""
@@ -189,22 +191,28 @@ class Distill:
             lines = [plan_set(options, family, data, teachers, execution)]
             if hello is not None:
                 group = weak_teachers(self.teachers.teacher[0])
+                images = self.ipc * data.info.classes
                 lines += plan_labeler(
-                    hello, update, group, family, self.ipc * data.info.classes * tiles(self.method), data, self.seed,
-                    store, execution,
+                    hello, update, group, family, images, images * tiles(self.method), data, self.seed, store,
+                    execution, out=self.out if update else None,
                 )  # fmt: skip
             print_plan(lines, execution, self.machine.json)
             return
         path = make_set(options, data, teachers, self.seed, store, execution, out=out, progress=session.progress)
         labeler = None
         if hello is not None:
+            group = weak_teachers(self.teachers.teacher[0])
             labeler = train_labeler(
-                data, weak_teachers(self.teachers.teacher[0]), hello, store=store, execution=execution, seed=self.seed,
-                progress=session.progress,
-            )  # fmt: skip
+                data, group, hello, store=store, execution=execution, seed=self.seed, progress=session.progress
+            )
             if update:
                 path = keep_updated(
                     update, path, data, load_labeler(labeler), store, execution, out=self.out,
+                    progress=session.progress,
+                )  # fmt: skip
+            if hello.of_set:
+                labeler = train_set_labeler(
+                    data, group, hello, load_distilled(path), store=store, execution=execution, seed=self.seed,
                     progress=session.progress,
                 )  # fmt: skip
         made = load_distilled(path)
@@ -290,6 +298,8 @@ class Train:
             source = load_labels(stored, distilled)
         else:
             made = make_labels(protocol.labels, teachers=teachers, distilled=distilled, execution=execution)
+            if isinstance(made, OnlineLabels):
+                made.check_views(protocol)
             source = read_labels(
                 made,
                 spec,

@@ -1,11 +1,13 @@
 """Protocols, students, statistics, and whole comparisons."""
 
 from softlabel.evaluation._budget import PILOT_EPOCHS, Candidate, label_candidates, pilot
-from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths, check_inputs
+from softlabel.evaluation._checks import check_inputs
+from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths
 from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._generated import GeneratorOptions, TimedSet, keep_timed, timed_family
 from softlabel.evaluation._given import keep_given, read_given, set_names
-from softlabel.evaluation._plan import plan_labeler, plan_recipe
+from softlabel.evaluation._plan import plan_recipe
+from softlabel.evaluation._plan_labelers import plan_labeler
 from softlabel.evaluation._plan_parts import (
     PlanLine,
     plan_generator,

@@ -1,19 +1,19 @@
 """What is compared: sets x teachers x students x optimizers x losses x seeds, and the checks before work."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from softlabel.core import ConfigError, Dataset, DistilledSet, LabelSource
+from softlabel.core import ConfigError, DistilledSet, LabelSource
 from softlabel.evaluation._continual import seen_after
-from softlabel.evaluation._students import check_classes
 from softlabel.evaluation._tuning import Tuning
-from softlabel.labels import HardLabels, LabelSpec, make_labels
+from softlabel.labels import HardLabels, LabelSpec, OnlineLabels, load_labeler, make_labels
 from softlabel.losses import Loss
 from softlabel.models import check_model
-from softlabel.training import Execution, Optimizer, Protocol, Schedule, Teacher, check_teacher
+from softlabel.training import Execution, Optimizer, Protocol, Schedule, Teacher
 
 OWN_LABELS = "own labels"
 """On the axis of teachers: labels that no teacher made."""
@@ -22,6 +22,9 @@ AXES = ("set", "teacher", "labels", "student", "optimizer", "loss")
 
 Teachers = Mapping[str, Sequence[Teacher]]
 """Labelling teachers by name; several under one name are an ensemble."""
+
+SetLabelers = Mapping[tuple[str, str, int], Path]
+"""Labelers of one set alone: where they are kept, by a teacher's name, the set's family and the seed."""
 
 Stored = Mapping[tuple[str, int], LabelSource]
 """Labels that are kept beside a set, by the name of its family and the seed."""
@@ -284,6 +287,16 @@ def _full_arm(comparison: Comparison) -> Arm:
     )  # fmt: skip
 
 
+def labelled(comparison: Comparison, set_names: Sequence[str], own: Collection[str] = ()) -> set[tuple[str, str]]:
+    """Which teachers label which families, by name, in any arm.
+
+    Args:
+        own: families with labels that no teacher made (`own_labels`).
+    """
+    every = arms(replace(comparison, steps=0), set_names, 0, own=own)
+    return {(arm.axes["teacher"], arm.set_name) for arm in every}
+
+
 def cells(comparison: Comparison, found: Sequence[Arm]) -> list[Cell]:
     """Every cell of the arms."""
     return [
@@ -293,77 +306,42 @@ def cells(comparison: Comparison, found: Sequence[Arm]) -> list[Cell]:
     ]
 
 
-def check_data(comparison: Comparison, data: Dataset) -> None:
-    """Refuse what the data cannot bear, before a teacher is trained on it.
-
-    Raises:
-        ConfigError: something to be chosen without a selection split, more class-incremental steps than classes, or
-            an edit of an entry that labels do not have.
-    """
-    if (comparison.tuning is not None or comparison.selection) and data.selection is None:
-        chosen = "Learning rates are tuned" if comparison.tuning is not None else "This study chooses"
-        raise ConfigError(
-            f"{chosen} on the selection split, and there is none. Set a share of the train split aside with "
-            f"--selection 0.1, and train the teacher and make the sets without it."
-        )
-    if comparison.tuning is not None and comparison.tuning.seed in comparison.seeds:
-        raise ConfigError(f"The seed {comparison.tuning.seed} chooses learning rates. Take other seeds for the arms.")
-    if comparison.steps > data.info.classes:
-        raise ConfigError(
-            f"{comparison.steps} class-incremental steps need as many classes; {data.info.name} has "
-            f"{data.info.classes}. Ask for fewer steps."
-        )
-    for spec in comparison.label_specs:
-        spec.check(data.info.classes)
-
-
-def check_inputs(
-    comparison: Comparison,
-    data: Dataset,
-    teachers: Teachers,
-    sets: Sequence[SetPaths],
-    loaded: Iterable[DistilledSet] = (),
-    stored: Stored | None = None,
-) -> None:
-    """Refuse what would fail, or mix up arms, after hours of training; `check_data`'s too.
-
-    Args:
-        loaded: those of the distilled sets that are there already.
-        stored: labels kept beside sets; their families need no teacher.
-
-    Raises:
-        ConfigError: two families of sets of one name, or soft losses without a teacher.
-        TeacherMismatchError: a teacher, or a set, for other data.
-    """
-    check_data(comparison, data)
-    for distilled in loaded:
-        check_classes(distilled, data)
-    names = [paths.name for paths in sets]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
-    unlabelled = set(names) - {name for name, _ in stored or {}}
-    if comparison.soft_losses and unlabelled and not all(teachers.get(name) for name in comparison.teachers):
-        raise ConfigError(
-            f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
-            f"the loss ce alone."
-        )
-    if stored and comparison.steps:
-        raise ConfigError("Stored labels are for all classes at once. Give a teacher for class-incremental steps.")
-    comparison.check_spaces(names, stored or {})
-    for group in teachers.values() if comparison.soft_losses else ():
-        for teacher in group:
-            check_teacher(teacher, data.info)
+@lru_cache(maxsize=4)
+def _set_labeler(path: Path) -> Teacher:
+    """A labeler of one set; the few that are asked for by many arms are loaded once."""
+    return load_labeler(path)
 
 
 def arm_labels(
-    arm: Arm, seed: int, teachers: Teachers, stored: Stored, distilled: DistilledSet, execution: Execution
+    arm: Arm,
+    seed: int,
+    teachers: Teachers,
+    own: SetLabelers,
+    stored: Stored,
+    distilled: DistilledSet,
+    execution: Execution,
 ) -> LabelSource:
     """The labels of an arm before any edits and codecs: hard ones when its loss looks at no teacher, those stored for
-    its set, or its teacher's."""
+    its set, those of a labeler of its set alone (`own`), or its teacher's.
+
+    Raises:
+        ConfigError: its teacher is a labeler of single sets, and there is none for this one.
+    """
     if not arm.protocol.loss.needs_teacher:
         return HardLabels()
     source = stored.get((arm.set_name, seed))
     if source is not None:
         return source
     group = teachers.get(arm.teacher, ())
-    return make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)
+    if any(name == arm.teacher for name, _, _ in own):
+        place = own.get((arm.teacher, arm.set_name, seed))
+        if place is None:
+            raise ConfigError(
+                f"The labeler {arm.teacher!r} is made for single sets, and there is none for {arm.set_name!r} of seed "
+                f"{seed}."
+            )
+        group = [_set_labeler(place)]
+    made = make_labels(arm.protocol.labels, teachers=group, distilled=distilled, execution=execution)
+    if isinstance(made, OnlineLabels):
+        made.check_views(arm.protocol)
+    return made

@@ -98,7 +98,8 @@ def _for_anywhere(bench: Bench) -> Bench:
     """The bench with paths that mean the same in another folder, and nothing on the driver's GPU."""
     cpu = torch.device("cpu")
     teachers = {name: [teacher.to(cpu) for teacher in group] for name, group in bench.teachers.items()}
-    return replace(bench, store=Store(bench.store.root.resolve()), teachers=teachers)
+    own = {name: path.resolve() for name, path in bench.own.items()}
+    return replace(bench, store=Store(bench.store.root.resolve()), teachers=teachers, own=own)
 
 
 def _absolute(unit: Unit) -> Unit:

@@ -19,7 +19,7 @@ MOST_CLASSES = 64
 def label_facts(
     comparison: Comparison, data: Dataset, teachers: Teachers, execution: Execution
 ) -> list[dict[str, Any]]:
-    """One entry per teacher of the comparison, on random train images as they are.
+    """One entry per teacher of the comparison, but for labelers of one set, on random train images as they are.
 
     `entropy` is the mean of -sum p log p in nats, `confidence` the mean of the largest entry, `agreement` the share of
     images whose largest entry is their class, all of the softmax of the teachers' mean logits. `classes` is the mean
@@ -27,7 +27,9 @@ def label_facts(
 
     Nothing for a comparison that looks at no teacher, or at one alone and asks for no map of classes.
     """
-    groups = {name: teachers[name] for name in comparison.teachers if teachers.get(name)}
+    named = ((name, teachers.get(name, ())) for name in comparison.teachers)
+    # Labelers of one set say nothing that holds for other images.
+    groups = {name: group for name, group in named if group and not any(teacher.of_set for teacher in group)}
     asked = any(plot.get("kind") == "classes" for plot in comparison.plots)
     if not comparison.soft_losses or not groups or (len(groups) == 1 and not asked):
         return []

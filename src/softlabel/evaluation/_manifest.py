@@ -1,7 +1,7 @@
 """What a comparison found, as the JSON-ready manifest of its study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ import torch
 
 from softlabel.core import Dataset, DistilledSet, count_of, human_bytes, plain
 from softlabel.distill import own_loss
-from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetPaths, Teachers
+from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetLabelers, SetPaths, Teachers
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
 from softlabel.evaluation._label_facts import label_facts
 from softlabel.evaluation._pairs import compare_arms, main_loss
 from softlabel.evaluation._statistics import summarise_shares
 from softlabel.evaluation._students import Record
 from softlabel.evaluation._units import Failure
+from softlabel.labels import load_labeler, online_labels
 from softlabel.losses import Loss, refine
 from softlabel.store import Store, image_file_bytes
-from softlabel.training import Execution, Normaliser, Protocol, Teacher, environment, mean_logits
+from softlabel.training import Execution, Normaliser, Protocol, Teacher, environment
 
 LABELS_SHOWN_PER_SET = 4
 TOP = 5
@@ -46,13 +47,16 @@ class Findings:
     execution: Execution
     groups: Mapping[Arm, Sequence[Record]]
     failed: Mapping[Cell, Failure]
+    own: SetLabelers = field(default_factory=dict)
 
 
 def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
     """All that a report needs to know: settings, sets, arms with their statistics, verdicts, labels to show."""
     comparison, data, sets, loaded = found.comparison, found.data, found.sets, found.loaded
     resolution = 1 / len(data.test)
-    said = label_facts(comparison, data, found.teachers, found.execution)
+    single = {name for name, _, _ in found.own}  # labelers of one set: those that they are made of are not they
+    general = {name: group for name, group in found.teachers.items() if name not in single}
+    said = label_facts(comparison, data, general, found.execution)
     meta = {
         "name": comparison.name,
         "title": comparison.title,
@@ -73,7 +77,7 @@ def manifest(found: Findings, *, command: str, teacher: Mapping[str, Any] | None
         "plots": [plain(plot) for plot in comparison.plots],
         "choosing": comparison.selection,
         "label_facts": said,
-        "labels_shown": _labels_shown(comparison, sets, loaded, found.teachers, found.execution),
+        "labels_shown": _labels_shown(comparison, sets, loaded, found.teachers, found.own, found.execution),
         "notes": [*comparison.notes, *_notes(comparison, data), *_unlearned(said, data)],
         "environment": environment(found.execution),
     }
@@ -210,15 +214,21 @@ def _labels_shown(
     sets: Sequence[SetPaths],
     loaded: Mapping[Path, DistilledSet],
     teachers: Teachers,
+    own: SetLabelers,
     execution: Execution,
 ) -> list[dict[str, Any]]:
     """Top-5 soft labels of one image of some classes, before and after GIFT's refinement; none where no arm has it."""
-    group, gift = teachers.get(comparison.teachers[-1], ()), main_loss(comparison)
-    if not group or gift is None:
+    last, gift = comparison.teachers[-1], main_loss(comparison)
+    if not teachers.get(last) or gift is None:
         return []
     mix = Loss.parse(gift)
+    single = any(name == last for name, _, _ in own)
     shown = []
     for paths in sets:
+        place = own.get((last, paths.name, paths.by_seed[0][0]))
+        if single and place is None:
+            continue
+        group = teachers[last] if place is None else [load_labeler(place)]
         distilled = loaded[paths.by_seed[0][1]]
         step = max(1, distilled.info.classes // LABELS_SHOWN_PER_SET)
         for target in range(0, distilled.info.classes, step)[:LABELS_SHOWN_PER_SET]:
@@ -239,7 +249,8 @@ def _bars(
 ) -> list[dict[str, Any]]:
     device = execution.torch_device
     views = Normaliser(distilled.info, device)(distilled.images[position : position + 1])
-    logits = mean_logits([teacher.to(device) for teacher in teachers], views, distilled.info).cpu()
+    source = online_labels(teachers, distilled.info, distilled=distilled).to(device)
+    logits = source.logits(views, torch.tensor([position], device=device)).cpu()
     probabilities = logits.softmax(dim=-1)[0]
     before = torch.nn.functional.normalize(logits, dim=-1)[0]
     settings: dict[str, Any] = dict(mix.options)

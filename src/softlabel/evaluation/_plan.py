@@ -7,7 +7,6 @@ import torch
 
 from softlabel.core import Dataset
 from softlabel.distill import (
-    ImageUpdate,
     find_method,
     latent_config,
     needs_generator,
@@ -15,9 +14,10 @@ from softlabel.distill import (
     tiles,
     with_generator,
 )
-from softlabel.evaluation._comparison import SetPaths
+from softlabel.evaluation._comparison import SetPaths, labelled, own_labels
 from softlabel.evaluation._generated import TimedSet
 from softlabel.evaluation._given import read_given
+from softlabel.evaluation._plan_labelers import plan_projector, plan_set_labelers, plan_updated
 from softlabel.evaluation._plan_parts import (
     PlanLine,
     plan_generator,
@@ -27,17 +27,12 @@ from softlabel.evaluation._plan_parts import (
     plan_timed,
 )
 from softlabel.evaluation._recipe import LearnedSet, Recipe, TeacherOptions
-from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers, updated_path
+from softlabel.evaluation._sets import SetOptions, learned_path, set_path, set_seed, set_teachers
 from softlabel.generate import Forecast
 from softlabel.labels import (
     FixedLabels,
-    HelloConfig,
-    labeler_path,
-    labeler_step_seconds,
     learning_step_seconds,
-    load_labeler,
     load_labels,
-    stand_in_labeler,
 )
 from softlabel.store import Store, is_complete, load_distilled
 from softlabel.training import Execution, Teacher, load_teacher, teacher_path
@@ -85,6 +80,8 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
         sizes[one.name] = sizes[one.of]
         stored |= {(one.name, seed): found for seed, found in labels.items()}
     labelers, planned = {}, {recipe.teacher.seed}
+    weak: dict[str, list[Teacher]] = {}
+    trained: set[Path] = set()
     for labeler in recipe.labelers:
         group = []
         for seed in labeler.seeds or (recipe.teacher.seed,):
@@ -95,23 +92,38 @@ def plan_recipe(recipe: Recipe, data: Dataset, *, store: Store, execution: Execu
                 lines.append(replace(line, what=f"{line.what}, seed {seed}"))
             group += [_finished(taught, epoch, data, store, execution) or stand_in for epoch in labeler.epochs]
         if labeler.hello is not None:
-            line, group = _plan_labeler(labeler.name, labeler.hello, group, data, recipe.teacher.seed, store, execution)
-            lines.append(line)
+            weak[labeler.name] = group
+            place, line, group = plan_projector(
+                labeler.name, labeler.hello, group, data, recipe.teacher.seed, store, execution
+            )
+            lines += [line] if place not in trained else []  # what is fine-tuned may be another part's
+            trained.add(place)
         labelers[labeler.name] = group
     for updated in recipe.updated:
         family = next(family for family in paths if family.name == updated.of)
         labeler = next(one for one in recipe.labelers if one.name == updated.labeler)
         options = next(options for options in recipe.sets if options.name == updated.of)
         patches = sizes[updated.of] * tiles(options.method)
-        line, made = _plan_updated(
+        line, made = plan_updated(
             updated.name, updated.update, labeler.hello, labelers[labeler.name], patches, family, data, store, execution
         )
         lines.append(line)
         paths.append(made)
         sizes[updated.name] = sizes[updated.of]
     comparison = recipe.comparison
+    own: dict[tuple[str, str, int], Path] = {}
+    asked = labelled(comparison, [family.name for family in paths], own_labels(stored))
+    for labeler in recipe.labelers:
+        if labeler.hello is not None and labeler.hello.of_set:
+            families = [family for family in paths if (labeler.name, family.name) in asked]
+            more, tuned = plan_set_labelers(
+                labeler.name, labeler.hello, weak[labeler.name], families, sizes, data, recipe.teacher.seed, store,
+                execution, trained,
+            )  # fmt: skip
+            lines += more
+            own |= tuned
     return lines + plan_students(
-        comparison, data, paths, sizes, labelers, store=store, execution=execution, stored=stored
+        comparison, data, paths, sizes, labelers, store=store, execution=execution, own=own, stored=stored
     )
 
 
@@ -187,67 +199,6 @@ def _plan_learned(
     seconds = left * one.learning.steps * step
     what = f"{one.name}: {one.learning.steps} steps of labels"
     return PlanLine(what, done, done + left, seconds, left * images * data.info.classes * 4), labels
-
-
-def _plan_labeler(
-    name: str, config: HelloConfig, group: list[Teacher], data: Dataset, seed: int, store: Store, execution: Execution
-) -> tuple[PlanLine, list[Teacher]]:
-    """The part of one projector, and who labels: it, or an untrained one of the same cost."""
-    path = labeler_path(data, group, config, store=store, execution=execution, seed=seed)
-    what = f"labeler {name}"
-    if is_complete(path):
-        return PlanLine(what, 1, 1, 0.0, 0), [load_labeler(path)]
-    steps = config.epochs * -(-len(data.train) // config.batch)
-    seconds = steps * labeler_step_seconds(data, group, config, execution)
-    labeler = stand_in_labeler(data, config)
-    return PlanLine(what, 0, 1, seconds, labeler.size), [labeler]
-
-
-def plan_labeler(
-    config: HelloConfig,
-    update: ImageUpdate | None,
-    group: list[Teacher],
-    family: SetPaths,
-    patches: int,
-    data: Dataset,
-    seed: int,
-    store: Store,
-    execution: Execution,
-) -> list[PlanLine]:
-    """The parts of a set's own labeler, and of the update of its images, where there is one."""
-    line, group = _plan_labeler(config.backbone, config, group, data, seed, store, execution)
-    if update is None:
-        return [line]
-    name = f"{family.name}, updated"
-    return [line, _plan_updated(name, update, config, group, patches, family, data, store, execution)[0]]
-
-
-def _plan_updated(
-    name: str,
-    update: ImageUpdate,
-    config: HelloConfig | None,
-    group: list[Teacher],
-    patches: int,
-    family: SetPaths,
-    data: Dataset,
-    store: Store,
-    execution: Execution,
-) -> tuple[PlanLine, SetPaths]:
-    """The part of one family of updated images, and where its sets stand or will stand."""
-    trained = len(group) == 1 and group[0].public > 0
-    places = [
-        (seed, updated_path(update, path, data, group[0], store, execution)
-         if trained and is_complete(path) else store.distilled("updated", f"of {path.name}"))
-        for seed, path in family.by_seed
-    ]  # fmt: skip
-    left, what = sum(not is_complete(path) for _, path in places), f"{name}: {update.steps} steps of images"
-    if not left or config is None:
-        return PlanLine(what, len(places), len(places), 0.0, 0), SetPaths(name, tuple(places))
-    step = labeler_step_seconds(data, group, config, execution) / config.batch
-    seconds = left * patches * update.steps * step
-    return PlanLine(what, len(places) - left, len(places), seconds, left * patches * 1000), SetPaths(
-        name, tuple(places)
-    )
 
 
 def _finished(

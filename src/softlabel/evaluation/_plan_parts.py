@@ -9,16 +9,17 @@ import torch
 
 from softlabel.core import ConfigError, Dataset, LabelSource, Split, build_config, stream_seed
 from softlabel.distill import RdedConfig, check_work, find_method, latent_config, needs_generator, plain_sampling
+from softlabel.evaluation._checks import check_inputs
 from softlabel.evaluation._comparison import (
     Arm,
     Cell,
     Comparison,
+    SetLabelers,
     SetPaths,
     Stored,
     Teachers,
     arms,
     cells,
-    check_inputs,
     own_labels,
 )
 from softlabel.evaluation._generated import GeneratorOptions, TimedSet, timed_path
@@ -190,6 +191,7 @@ def plan_students(
     *,
     store: Store,
     execution: Execution,
+    own: SetLabelers | None = None,
     stored: Stored | None = None,
 ) -> list[PlanLine]:
     """The students' parts, one line per arm; `sizes` gives the number of images of each family of sets.
@@ -198,7 +200,7 @@ def plan_students(
     """
     check_inputs(comparison, data, teachers, paths, stored=stored)
     lines: dict[str, PlanLine] = {}
-    bench = Bench(data=data, teachers=teachers, stored=stored or {}, store=store, execution=execution)
+    bench = Bench(data=data, teachers=teachers, own=own or {}, stored=stored or {}, store=store, execution=execution)
     by_seed = {(family.name, seed): path for family in paths for seed, path in family.by_seed}
     paces: dict[str, float] = {}
     replays: set[str] = set()
@@ -304,6 +306,9 @@ def _step_seconds(
 def _is_finished(cell: Cell, bench: Bench, paths: dict[tuple[str, int], Path]) -> bool:
     path = paths.get((cell.arm.set_name, cell.seed))
     if cell.arm.role != "baseline" and (path is None or not is_complete(path)):
+        return False
+    own = bench.own.get((cell.arm.axes["teacher"], cell.arm.set_name, cell.seed))
+    if own is not None and not is_complete(own):
         return False
     made = prepare(Unit((cell,), path), bench)
     return finished_record(bench.store, made.keys[cell], made.data) is not None

@@ -34,6 +34,8 @@ def tune_rates(
     judged = replace(
         bench,
         data=replace(bench.data, test=bench.data.selection, selection=None),
+        own={(name, family, seed): path for (name, family, own), path in bench.own.items()
+             if own == comparison.seeds[0]},
         stored={(name, seed): source for (name, own), source in bench.stored.items() if own == comparison.seeds[0]},
         retry=False,
     )  # fmt: skip

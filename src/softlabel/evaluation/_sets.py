@@ -181,10 +181,9 @@ def keep_updated(
         DistillError: the set does not consist of smaller patches of this data.
         StoreError: `out` holds another set.
     """
-    images, key, place = _updated(update, path, data, labeler, store, execution)
-    place = out or place
+    images, key, _ = _updated(update, path, data, labeler, store, execution)
+    place = updated_path(update, path, data, labeler, store, execution, out=out)
     if is_complete(place):
-        require_same(place, "distilled set", load_distilled(place).provenance.get("key", ""), key)
         return place
     features = labeler_features(labeler.to(execution.torch_device))
     made = update_images(images, data, features, update, execution=execution, progress=progress)
@@ -194,10 +193,18 @@ def keep_updated(
 
 
 def updated_path(
-    update: ImageUpdate, path: Path, data: Dataset, labeler: Teacher, store: Store, execution: Execution
-) -> Path:
-    """Where the set at `path` with images updated for a labeler stands, or will stand."""
-    return _updated(update, path, data, labeler, store, execution)[2]
+    update: ImageUpdate, path: Path, data: Dataset, labeler: Teacher, store: Store, execution: Execution, *,
+    out: Path | None = None,
+) -> Path:  # fmt: skip
+    """Where the set at `path` with images updated for a labeler stands, or will stand.
+
+    Raises:
+        StoreError: `out` holds another set.
+    """
+    _, key, place = _updated(update, path, data, labeler, store, execution)
+    if is_complete(out or place):
+        require_same(out or place, "distilled set", load_distilled(out or place).provenance.get("key", ""), key)
+    return out or place
 
 
 def _updated(

@@ -1,22 +1,30 @@
 """A recipe carried out: data, teacher, labelers, sets, comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from softlabel.core import Dataset, Progress, Silent
+from softlabel.core import ConfigError, Dataset, Progress, Silent
 from softlabel.distill import check_images, check_trajectory, needs_generator, with_generator
-from softlabel.evaluation._comparison import SetPaths, check_data
+from softlabel.evaluation._checks import check_data
+from softlabel.evaluation._comparison import SetPaths, labelled, own_labels
 from softlabel.evaluation._generated import keep_generator, timed_family
 from softlabel.evaluation._given import keep_given, read_given
 from softlabel.evaluation._label_facts import label_distance
-from softlabel.evaluation._recipe import Recipe
+from softlabel.evaluation._recipe import Labeler, Recipe
 from softlabel.evaluation._sets import keep_learned, keep_updated, make_family, set_teachers
 from softlabel.evaluation._study import compare
 from softlabel.evaluation._units import STACK_SIZE, Executor
 from softlabel.generate import load_generator, survives
-from softlabel.labels import FixedLabels, check_projector, load_labeler, load_labels, train_labeler
+from softlabel.labels import (
+    FixedLabels,
+    check_projector,
+    load_labeler,
+    load_labels,
+    train_labeler,
+    train_set_labeler,
+)
 from softlabel.store import Store, load_distilled, read_artifact
 from softlabel.training import Execution, Teacher, load_teacher, resolve_stack, train_teacher
 
@@ -66,6 +74,7 @@ def run_recipe(
     sets += updated
     sets += [timed_family(one, generator, recipe.comparison.seeds, store, execution, progress) for one in recipe.timed]
     sets += [SetPaths(name, tuple((seed, path) for seed in recipe.comparison.seeds)) for name, path in given]
+    own = _own_labelers(recipe, sets, own_labels(learned), data, store, execution, progress)
     return compare(
         recipe.comparison,
         data,
@@ -75,6 +84,7 @@ def run_recipe(
         execution=execution,
         command=command,
         teacher_facts=teacher_facts([path], [teacher], store),
+        own=own,
         stored=learned,
         facts=_facts(distances, generator, teacher, data, execution),
         executor=executor,
@@ -100,6 +110,13 @@ def _check(recipe: Recipe, data: Dataset, store: Store) -> None:
     for labeler in recipe.labelers:
         if labeler.hello is not None:
             check_projector(labeler.hello, data.info)
+            if labeler.hello.of_set and recipe.comparison.steps:
+                raise ConfigError("A labeler of one set labels all of it. Leave the class-incremental steps out.")
+            if labeler.hello.offset_epochs and recipe.comparison.protocol.mixes:
+                raise ConfigError(
+                    f"An offset per image is for views of one image, and those of the protocol "
+                    f"{recipe.comparison.protocol.name!r} mix several. Leave offset_epochs out, or take another."
+                )
 
 
 def _teachers(
@@ -107,29 +124,67 @@ def _teachers(
 ) -> tuple[Path, dict[str, Sequence[Teacher]]]:
     """The artifact of the story's teacher, and who labels, by name."""
 
-    def taught(seed: int) -> Path:
-        return train_teacher(
-            data,
-            arch=recipe.teacher.arch,
-            store=store,
-            execution=execution,
-            seed=seed,
-            protocol=recipe.teacher.protocol,
-            progress=progress,
-        )
-
-    own = recipe.teacher.seed
-    path = taught(own)
+    path = _taught(recipe, recipe.teacher.seed, data, store, execution, progress)
     labelers: dict[str, Sequence[Teacher]] = {}
     for labeler in recipe.labelers:
-        group = [load_teacher(taught(seed), epoch) for seed in labeler.seeds or (own,) for epoch in labeler.epochs]
+        group: Sequence[Teacher] = _group(labeler, recipe, data, store, execution, progress)
         if labeler.hello is not None:
             made = train_labeler(
-                data, group, labeler.hello, store=store, execution=execution, seed=own, progress=progress
-            )
+                data, group, labeler.hello, store=store, execution=execution, seed=recipe.teacher.seed,
+                progress=progress,
+            )  # fmt: skip
             group = [load_labeler(made)]
         labelers[labeler.name] = group
     return path, labelers
+
+
+def _taught(recipe: Recipe, seed: int, data: Dataset, store: Store, execution: Execution, progress: Progress) -> Path:
+    """The story's teacher with another seed."""
+    return train_teacher(
+        data,
+        arch=recipe.teacher.arch,
+        store=store,
+        execution=execution,
+        seed=seed,
+        protocol=recipe.teacher.protocol,
+        progress=progress,
+    )
+
+
+def _group(
+    labeler: Labeler, recipe: Recipe, data: Dataset, store: Store, execution: Execution, progress: Progress
+) -> list[Teacher]:
+    """The teachers that label, or that teach a projector."""
+    return [
+        load_teacher(_taught(recipe, seed, data, store, execution, progress), epoch)
+        for seed in labeler.seeds or (recipe.teacher.seed,)
+        for epoch in labeler.epochs
+    ]
+
+
+def _own_labelers(
+    recipe: Recipe,
+    sets: Sequence[SetPaths],
+    learned: Collection[str],
+    data: Dataset,
+    store: Store,
+    execution: Execution,
+    progress: Progress,
+) -> dict[tuple[str, str, int], Path]:
+    """Projectors of one set, for every set that they label."""
+    found = {}
+    asked = labelled(recipe.comparison, [family.name for family in sets], learned)
+    for labeler in recipe.labelers:
+        if labeler.hello is None or not labeler.hello.of_set:
+            continue
+        group = _group(labeler, recipe, data, store, execution, progress)
+        for family in sets:
+            for seed, path in family.by_seed if (labeler.name, family.name) in asked else ():
+                found[labeler.name, family.name, seed] = train_set_labeler(
+                    data, group, labeler.hello, load_distilled(path), store=store, execution=execution,
+                    seed=recipe.teacher.seed, progress=progress,
+                )  # fmt: skip
+    return found
 
 
 def _facts(
@@ -196,11 +251,14 @@ def _distances(
 ) -> dict[str, dict[str, float]]:
     """How far learned labels are from those of every teacher on the same images."""
     found = {}
+    single = {labeler.name for labeler in recipe.labelers if labeler.hello is not None and labeler.hello.of_set}
     for one in recipe.learned:
         family = _family(sets, one.of)
         own = [learned[one.name, seed] for seed, _ in family.by_seed]
         found[one.name] = {
-            name: label_distance(own, labelers[name], family, execution) for name in recipe.comparison.teachers
+            name: label_distance(own, labelers[name], family, execution)
+            for name in recipe.comparison.teachers
+            if name not in single
         }
     return found
 

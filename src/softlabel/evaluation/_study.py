@@ -13,15 +13,16 @@ from softlabel.core import (
     count_of,
     fingerprint,
 )
+from softlabel.evaluation._checks import check_inputs
 from softlabel.evaluation._comparison import (
     Cell,
     Comparison,
+    SetLabelers,
     SetPaths,
     Stored,
     Teachers,
     arms,
     cells,
-    check_inputs,
     own_labels,
 )
 from softlabel.evaluation._manifest import Findings, manifest
@@ -47,6 +48,7 @@ def compare(
     execution: Execution,
     command: str,
     teacher_facts: Mapping[str, Any] | None = None,
+    own: SetLabelers | None = None,
     stored: Stored | None = None,
     facts: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
@@ -63,6 +65,7 @@ def compare(
         sets: the distilled sets, by name.
         command: what a person types to get this study again.
         teacher_facts: JSON-ready facts about the teacher for the report.
+        own: labelers of one set alone, in place of the teachers of that name.
         stored: labels kept beside sets, by the name of the family and the seed; no teacher labels these.
         facts: more to keep in the study's manifest, JSON-ready.
         executor: who trains; this process by default.
@@ -88,6 +91,7 @@ def compare(
     bench = Bench(
         data=data,
         teachers=teachers,
+        own=own or {},
         stored=stored or {},
         store=store,
         execution=execution,
@@ -107,7 +111,7 @@ def compare(
         raise _first_failure(failed, len(plan))
     lines = dict.fromkeys(cell.arm for cell in plan)
     groups = {arm: [records[cell] for cell in plan if cell.arm == arm and cell in records] for arm in lines}
-    found = Findings(comparison, data, teachers, sets, loaded, store, execution, groups, failed)
+    found = Findings(comparison, data, teachers, sets, loaded, store, execution, groups, failed, bench.own)
     meta = manifest(found, command=command, teacher=teacher_facts) | dict(facts or {})
     if comparison.tuning is not None:
         meta["tuning"] = tried

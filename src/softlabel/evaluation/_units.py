@@ -15,7 +15,7 @@ from softlabel.core import (
     StoreError,
     fingerprint,
 )
-from softlabel.evaluation._comparison import Arm, Cell, Stored, Teachers, arm_labels
+from softlabel.evaluation._comparison import Arm, Cell, SetLabelers, Stored, Teachers, arm_labels
 from softlabel.evaluation._continual import SeenLabels, class_order, seen_data, seen_set
 from softlabel.evaluation._student_views import student_views
 from softlabel.evaluation._students import Job, PlannedJob, Record, full_data, train_students
@@ -50,6 +50,7 @@ class Bench:
     """All that a unit needs besides itself.
 
     Attributes:
+        own: labelers of one set alone, in place of the teachers of that name.
         stored: labels kept beside sets, by family and seed.
         retry: train cells again that failed before.
         stack: see `softlabel.training.STACKS`.
@@ -57,6 +58,7 @@ class Bench:
 
     data: Dataset
     teachers: Teachers
+    own: SetLabelers = field(default_factory=dict)
     stored: Stored = field(default_factory=dict)
     store: Store
     execution: Execution
@@ -123,7 +125,7 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
         regime = "online" if arm.protocol.labels == "replay" else arm.protocol.labels  # replayed is what was online
         name = (regime, arm.teacher) if arm.protocol.loss.needs_teacher else ("hard", "")
         if name not in sources:
-            made = arm_labels(arm, cell.seed, bench.teachers, bench.stored, named, bench.execution)
+            made = arm_labels(arm, cell.seed, bench.teachers, bench.own, bench.stored, named, bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
         labels = _read(arm, sources[name], named, cell.seed, bench.execution)
         jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=labels, arm=arm.name)

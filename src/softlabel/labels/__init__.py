@@ -15,17 +15,15 @@ from softlabel.labels._hello import (
     HelloConfig,
     check_projector,
     labeler_features,
-    labeler_path,
-    labeler_step_seconds,
     load_labeler,
     stand_in_labeler,
-    train_labeler,
 )
 from softlabel.labels._label_store import SHARD_ROWS, LabelStore, StoredLabels, load_label_store, write_label_store
 from softlabel.labels._label_views import VIEWS
 from softlabel.labels._learned import Learning, learn_labels, learning_step_seconds
 from softlabel.labels._reading import read_from, read_labels, unread
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
+from softlabel.labels._set_labeler import set_labeler_path, train_set_labeler
 from softlabel.labels._small_clip import SmallClipConfig, train_small_clip
 from softlabel.labels._sources import (
     FixedLabels,
@@ -36,6 +34,7 @@ from softlabel.labels._sources import (
     online_labels,
 )
 from softlabel.labels._spec import LabelSpec
+from softlabel.labels._teach_labeler import labeler_path, labeler_step_seconds, train_labeler
 from softlabel.labels._wrapped import WrappedLabels
 
 __all__ = [
@@ -82,8 +81,10 @@ __all__ = [
     "replay_bytes",
     "replayed",
     "save_labels",
+    "set_labeler_path",
     "stand_in_labeler",
     "train_labeler",
+    "train_set_labeler",
     "train_small_clip",
     "unread",
     "write_label_store",

@@ -32,7 +32,8 @@ def read_labels(
         ConfigError: an edit or a codec that does not fit the number of classes.
     """
     if regime == "online" and spec.codec is not None and isinstance(source, OnlineLabels):
-        return online_labels([in_half(teacher) for teacher in source.teachers], source.info, execution)
+        halved = [in_half(teacher) for teacher in source.teachers]
+        return online_labels(halved, source.info, execution, distilled=distilled)
     codec = spec.codec or (Codec() if regime == "replay" else None)
     if codec is not None:
         return coded_labels(source, codec, distilled, plan, epochs, execution)

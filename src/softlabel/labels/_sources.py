@@ -7,9 +7,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from softlabel.core import ConfigError, DatasetInfo, DistilledSet, NonFiniteLossError, fingerprint, tensor_fingerprint
+from softlabel.core import (
+    ConfigError,
+    DatasetInfo,
+    DistilledSet,
+    NonFiniteLossError,
+    TeacherMismatchError,
+    fingerprint,
+    tensor_fingerprint,
+)
 from softlabel.labels._projector import Projector
-from softlabel.training import Execution, Normaliser, Teacher, check_teacher, compile_model, mean_logits
+from softlabel.training import Execution, Normaliser, Protocol, Teacher, check_teacher, compile_model, mean_logits
 
 BATCH = 512
 LEAST = 1e-30
@@ -78,16 +86,19 @@ class OnlineLabels:
 
     Attributes:
         info: normalisation that the views arrive in.
+        offsets: float32 [N, classes], added to the mean logits of the views of image i; None adds nothing.
     """
 
     teachers: tuple[Teacher, ...]
     info: DatasetInfo
+    offsets: Tensor | None = None
     regime: str = "online"
     space: str = "logits"
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint("online", [teacher.fingerprint for teacher in self.teachers])
+        kind = "online" if self.offsets is None else "online with offsets"
+        return fingerprint(kind, [teacher.fingerprint for teacher in self.teachers])
 
     @property
     def label_bytes(self) -> int:
@@ -103,19 +114,40 @@ class OnlineLabels:
         return sum({teacher.arch: teacher.public for teacher in self.teachers}.values())
 
     def to(self, device: torch.device) -> "OnlineLabels":
-        return replace(self, teachers=tuple(teacher.to(device) for teacher in self.teachers))
+        offsets = None if self.offsets is None else self.offsets.to(device)
+        return replace(self, teachers=tuple(teacher.to(device) for teacher in self.teachers), offsets=offsets)
+
+    def check_views(self, protocol: Protocol) -> None:
+        """Raise ConfigError when offsets are to be added for views of several images."""
+        if self.offsets is not None and protocol.mixes:
+            raise ConfigError(
+                f"The labeler has an offset per image, and the views of the protocol {protocol.name!r} mix images. "
+                f"Take another protocol, or make a labeler without (softlabel labeler --set SET --offset-epochs 0 "
+                f"--set-epochs 60)."
+            )
 
     def logits(self, views: Tensor, index: Tensor, rows: slice | None = None) -> Tensor:
         """Mean teacher logits, float32 [B, classes]."""
-        return mean_logits(self.teachers, views, self.info)
+        logits = mean_logits(self.teachers, views, self.info)
+        return logits if self.offsets is None else logits + self.offsets[index]
 
 
-def online_labels(teachers: Sequence[Teacher], info: DatasetInfo, execution: Execution | None = None) -> OnlineLabels:
+def online_labels(
+    teachers: Sequence[Teacher],
+    info: DatasetInfo,
+    execution: Execution | None = None,
+    *,
+    distilled: DistilledSet | None = None,
+) -> OnlineLabels:
     """Labels from `teachers` on every view of data with `info`, under `torch.compile` where `execution` says so.
+
+    Args:
+        distilled: the set whose images the views are of; None for others, to which labelers of one set say what their
+            network says.
 
     Raises:
         ConfigError: no teacher given.
-        TeacherMismatchError: a teacher that does not fit the data.
+        TeacherMismatchError: a teacher that does not fit the data, or a labeler of another set.
     """
     if not teachers:
         raise ConfigError("Soft labels need a teacher. Give one with --teacher, or choose --labels hard.")
@@ -123,7 +155,20 @@ def online_labels(teachers: Sequence[Teacher], info: DatasetInfo, execution: Exe
         check_teacher(teacher, info)
         if execution and not isinstance(teacher.model, Projector):  # backbones come from elsewhere, and gain nothing
             compile_model(teacher.model, execution)
-    return OnlineLabels(tuple(teachers), info)
+    return OnlineLabels(tuple(teachers), info, None if distilled is None else _offsets(teachers, distilled))
+
+
+def _offsets(teachers: Sequence[Teacher], distilled: DistilledSet) -> Tensor | None:
+    """What the teachers' offsets add to their mean logits, [N, classes]."""
+    for teacher in teachers:
+        if teacher.of_set and teacher.of_set != distilled.digest:
+            raise TeacherMismatchError(
+                f"The labeler {teacher.arch} was made for the images of one distilled set, which are not these "
+                f"({distilled.method}, IPC {distilled.ipc}). Make one for them (softlabel labeler --set), or one for "
+                f"all (without --set)."
+            )
+    found = [teacher.offsets for teacher in teachers if teacher.offsets is not None]
+    return torch.stack(found).sum(dim=0) / len(teachers) if found else None
 
 
 def in_half(teacher: Teacher) -> Teacher:
@@ -144,13 +189,14 @@ def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution
     Raises:
         ConfigError, TeacherMismatchError: as `online_labels`.
     """
-    source = online_labels(teachers, distilled.info, execution).to(execution.torch_device)
+    source = online_labels(teachers, distilled.info, execution, distilled=distilled).to(execution.torch_device)
     normalise = Normaliser(distilled.info, execution.torch_device)
     rows = []
     with execution.autocast(), execution.deterministic():
         for start in range(0, len(distilled), BATCH):
             views = normalise(distilled.images[start : start + BATCH])
-            rows.append(source.logits(views, torch.arange(len(views))).cpu())
+            index = torch.arange(start, start + len(views), device=execution.torch_device)
+            rows.append(source.logits(views, index).cpu())
     table = torch.cat(rows)
     if not bool(table.isfinite().all()):
         raise NonFiniteLossError("The teacher gave labels that are NaN or infinite. Train it again, or take another.")
@@ -168,4 +214,4 @@ def make_labels(
         return HardLabels()
     if regime == "fixed":
         return fixed_labels(teachers, distilled, execution)
-    return online_labels(teachers, distilled.info, execution)
+    return online_labels(teachers, distilled.info, execution, distilled=distilled)

@@ -16,10 +16,12 @@ PARTS = {
     "weak": "+ weak teachers",
     "low-rank": "+ low-rank updates",
     "text": "+ text head",
+    "own": "+ the set's own images",
+    "offset": "+ an offset per image",
     "update": "+ image update",
 }
-"""The last of the teachers alone; and what is added one after another to a labeler (the order of the paper's ablation).
-With the name of the labeler that has it."""
+"""The last of the teachers alone; and what is added one after another to a labeler (the order of the paper's ablation;
+the set's own images and offsets are ours). With the name of the labeler that has it."""
 
 
 def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[Labeler, ...]:
@@ -37,6 +39,7 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
     for part in parts or ():
         if part not in PARTS:
             raise UnknownNameError("part of a labeler", part, PARTS)
+    own, config = config, config.of_any
     probe, plain = replace(config, rank=0, text=False), replace(config, text=False)
     found = {"probe": Labeler(name=PARTS["probe"], stops=weak[-1:], hello=probe)}
     if len(weak) > 1:
@@ -46,12 +49,23 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
         found["low-rank"] = Labeler(name=PARTS["low-rank"], stops=weak, hello=plain)
     if config.text and config.backbone.startswith("clip:"):
         found["text"] = Labeler(name=PARTS["text"], stops=weak, hello=config)
+    begun = replace(config if "text" in found else plain, set_epochs=own.set_epochs)
+    if own.set_epochs:
+        found["own"] = Labeler(name=PARTS["own"], stops=weak, hello=begun)
+    if own.offset_epochs:
+        begun = replace(begun, offset_epochs=own.offset_epochs)
+        found["offset"] = Labeler(name=PARTS["offset"], stops=weak, hello=begun)
+    if parts is not None and own.of_set and ("offset" if own.offset_epochs else "own") not in parts:
+        raise ConfigError(
+            "set_epochs and offset_epochs are of a labeler of one set. Add own or offset to --parts, or leave them out."
+        )
     asked = [part for part in PARTS if parts is None or part in parts]
     lacking = [part for part in asked if parts and part != "update" and part not in found]
     if lacking:
         raise ConfigError(
             f"There is no part {lacking[0]!r} here: the last epoch and weak teachers take two --stops or more, "
-            f"low-rank updates a rank of 1 or more, a text head a CLIP and text=true."
+            f"low-rank updates a rank of 1 or more, a text head a CLIP and text=true, the set's own images set_epochs "
+            f"of 1 or more in --labeler, and offsets offset_epochs."
         )
     chosen = [found[part] for part in asked if part in found]
     updated = parts is not None and "update" in parts

@@ -7,6 +7,7 @@ from softlabel.core import ConfigError, UnknownNameError, fingerprint
 from softlabel.losses import Loss
 from softlabel.training._optim import STEPPED, Optimizer, Schedule
 from softlabel.views import (
+    MIXING,
     CutMix,
     DSAClassic,
     DSAGift,
@@ -292,6 +293,11 @@ class Protocol:
     def policy(self, factor: int) -> Policy:
         """The view operations for training images of `factor` tiles per side."""
         return POLICIES[self.views](factor) if isinstance(self.views, str) else self.views
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a view may show several images."""
+        return any(isinstance(op, MIXING) for op in self.policy(1))
 
     def batch_size(self, images: int, classes: int) -> int:
         """The batch size for a training set of that many images and classes."""

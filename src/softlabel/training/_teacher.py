@@ -93,6 +93,8 @@ class Teacher:
         epoch: epochs of training behind these weights.
         size: bytes of its weights in float32, buffers included: what shipping it costs.
         public: bytes of public weights that it needs beside these, which everybody has or can get.
+        of_set: digest of the one distilled set that it labels; empty for those that label any.
+        offsets: float32 [N, classes], added to its logits for the views of image i of that set; not by `logits`.
     """
 
     model: nn.Module
@@ -103,6 +105,8 @@ class Teacher:
     epoch: int
     size: int
     public: int = 0
+    of_set: str = ""
+    offsets: Tensor | None = None
 
     def to(self, device: torch.device) -> "Teacher":
         """This teacher on `device`; moves the model itself."""

@@ -35,10 +35,11 @@ from softlabel.views._geometry import (
 from softlabel.views._mixing import CutMix, Mixup
 from softlabel.views._params import Mix, ViewParams, from_tensors, to_tensors
 from softlabel.views._pixels import Colour, Cutout
-from softlabel.views._policy import VIEW_OPS, apply, check_policy, policy_from_plain, sample
+from softlabel.views._policy import MIXING, VIEW_OPS, apply, check_policy, policy_from_plain, sample
 from softlabel.views._resample import crop_resize, random_resized_boxes, tile_edges
 
 __all__ = [
+    "MIXING",
     "VIEW_OPS",
     "Colour",
     "CutMix",

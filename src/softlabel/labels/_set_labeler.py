@@ -1,0 +1,256 @@
+"""A projector made for the images of one distilled set: trained on its views, and with an offset per image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softlabel.core import (
+    ConfigError,
+    Dataset,
+    DatasetInfo,
+    DistilledSet,
+    Progress,
+    Silent,
+    Split,
+    fingerprint,
+    plain,
+    stream_seed,
+)
+from softlabel.labels._hello import DELTA, KIND, OFFSET_CODEC, OFFSETS, HelloConfig, build_projector
+from softlabel.labels._numbers import NUMBERS, Rows
+from softlabel.labels._projector import Projector
+from softlabel.labels._sources import OnlineLabels, online_labels
+from softlabel.labels._teach_labeler import (
+    accuracies,
+    identity_of,
+    keep_delta,
+    likeness,
+    place_name,
+    require_labeler,
+    train_labeler,
+)
+from softlabel.models import Backbone, load_backbone
+from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact
+from softlabel.training import (
+    Batch,
+    Batches,
+    DrawnViews,
+    Execution,
+    Teacher,
+    check_teacher,
+    environment,
+    fit,
+)
+
+OWN_LIKENESS_EPOCHS = 10
+SAVE_SECONDS = 10.0
+"""Between checkpoints of a training on few images, whose epochs are short."""
+
+
+def train_set_labeler(
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    config: HelloConfig,
+    distilled: DistilledSet,
+    *,
+    store: Store,
+    execution: Execution,
+    seed: int = 0,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a labeler as `train_labeler` does, then for the images of the one distilled set that it is to label.
+
+    HeLlO trains its projector on the real images alone. Students see views of the set's: there, a projector of few
+    bytes can follow its teachers more closely, by training on these (`set_epochs`), and by an offset per image, the
+    mean over views of what it lacks (`offset_epochs`): a byte per image and class, where full labels are two per view.
+    All images count alike, whatever weights they have for students; optimizer, rate, loss and views are those of the
+    training before.
+
+    Args:
+        config: with `set_epochs`, `offset_epochs` or both.
+        seed: of order and views, which are not those of a student of the same seed.
+        out: the artifact's folder; its place in the store by default. The labeler before is kept in the store.
+
+    Raises:
+        ConfigError: no epochs over the set, or a backbone as in `train_labeler`.
+        MissingExtraError: as in `train_labeler`.
+        StoreError: `out` holds another labeler.
+        TeacherMismatchError: a teacher for other data, or a set of other classes or another image size.
+    """
+    tuning = _tuning(data, teachers, config, distilled, execution, seed)
+    key = fingerprint(tuning.identity)
+    path = out or tuning.place(store)
+    if is_complete(path):
+        require_labeler(path, key)
+        return path
+    before = replace(config, offset_epochs=0) if config.offset_epochs else config.of_any
+    make = partial(train_labeler, data, teachers, before)
+    if before.of_set:
+        make = partial(train_set_labeler, data, teachers, before, distilled)
+    base = read_artifact(make(store=store, execution=execution, seed=seed, progress=progress), KIND)
+    meta: dict[str, Any] = {
+        **tuning.identity,
+        "config": {**base.meta["config"], "set_epochs": config.set_epochs, "offset_epochs": config.offset_epochs},
+        "backbone": base.meta["backbone"],
+        "fingerprint": key,
+        "info": plain(data.info),
+    }
+    own = _OwnViews(replace(distilled.split, weights=None), distilled.factor, config, seed, data.info, execution)
+    what = f"labeler {tuning.backbone.spec} on {distilled.method}, IPC {distilled.ipc}"
+    with new_artifact(path, KIND, meta, resumable=True) as writer:
+        projector = build_projector(tuning.backbone, data.info, config)
+        projector.load_delta(base.tensors(DELTA))
+        projector.to(execution.torch_device)
+        checkpoint = FileCheckpoint(writer.folder / "resume.safetensors")
+        offsets = None
+        if config.offset_epochs:
+            packed = _offsets(projector, tuning.source, own, checkpoint, progress or Silent(), what)
+            writer.write_tensors(OFFSETS, packed)
+            offsets = NUMBERS[OFFSET_CODEC].unpack(packed, data.info.classes).to(execution.torch_device)
+        else:
+            own.train(projector, tuning.source, checkpoint, progress or Silent(), what)
+        keep_delta(writer, projector)
+        if config.offset_epochs:  # to the network of before
+            meta |= {name: base.meta[name] for name in ("test_accuracy", "selection_accuracy", "parameters")}
+            meta["environment"] = environment(execution)
+        else:
+            meta |= accuracies(projector, data, execution)
+        views = own.drawn("own likeness", range(OWN_LIKENESS_EPOCHS))
+        meta["likeness"] = likeness(projector, tuning.source, views, execution, offsets=offsets)
+        checkpoint.clear()
+    return path
+
+
+def set_labeler_path(
+    data: Dataset,
+    teachers: Sequence[Teacher],
+    config: HelloConfig,
+    distilled: DistilledSet,
+    *,
+    store: Store,
+    execution: Execution,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Path:
+    """Where `train_set_labeler` with these arguments keeps, or will keep, its labeler.
+
+    Raises:
+        ConfigError, StoreError, TeacherMismatchError: as there.
+    """
+    tuning = _tuning(data, teachers, config, distilled, execution, seed)
+    path = out or tuning.place(store)
+    if is_complete(path):
+        require_labeler(path, fingerprint(tuning.identity))
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class _Tuning:
+    """What is to be done for a set, named by all that its labeler depends on."""
+
+    identity: Mapping[str, Any]
+    backbone: Backbone
+    source: OnlineLabels
+    name: str
+
+    def place(self, store: Store) -> Path:
+        return store.labels(self.name, fingerprint(self.identity))
+
+
+def _tuning(
+    data: Dataset, teachers: Sequence[Teacher], config: HelloConfig, distilled: DistilledSet, execution: Execution,
+    seed: int,
+) -> _Tuning:  # fmt: skip
+    if config.offset_epochs and config.protocol(1).mixes:
+        raise ConfigError(
+            f"An offset per image is for views of one image, and the views {config.views!r} mix several. Take others, "
+            f"or no offsets (--offset-epochs 0 --set-epochs 60)."
+        )
+    if not config.of_set:
+        raise ConfigError("A labeler of one set needs set_epochs or offset_epochs of 1 or more. Got 0 of both.")
+    for teacher in teachers:
+        check_teacher(teacher, distilled.info)
+    backbone = load_backbone(config.backbone, config.size or None)
+    source = online_labels(teachers, data.info, execution)
+    before = identity_of(backbone, source, data, config, seed, execution)
+    identity = {
+        **before,
+        "of": fingerprint(before),
+        "set": distilled.digest,
+        "factor": distilled.factor,
+        "set_epochs": config.set_epochs,
+        "offset_epochs": config.offset_epochs,
+        "set_protocol": config.protocol(max(1, config.set_epochs)).fingerprint,
+    }
+    return _Tuning(identity, backbone, source, f"{place_name(data, config)}-own")
+
+
+@dataclass(frozen=True, eq=False)
+class _OwnViews:
+    """The images of the set that a labeler is made for, and its views of them.
+
+    Attributes:
+        factor: tiles per side of the images.
+        info: normalisation of the views.
+    """
+
+    images: Split
+    factor: int
+    config: HelloConfig
+    seed: int
+    info: DatasetInfo
+    execution: Execution
+
+    def train(
+        self, projector: Projector, source: OnlineLabels, checkpoint: FileCheckpoint, progress: Progress, what: str
+    ) -> None:
+        """Train the projector on views of the images as its teachers label them."""
+        fit(
+            projector,
+            self.images,
+            protocol=self.config.protocol(self.config.set_epochs),
+            info=self.info,
+            seed=stream_seed(self.seed, "labeler", "own images"),
+            execution=self.execution,
+            labels=source,
+            factor=self.factor,
+            checkpoint=checkpoint,
+            save_seconds=SAVE_SECONDS,
+            progress=progress,
+            what=what,
+        )
+
+    def drawn(self, purpose: str, epochs: range) -> Iterator[Batch]:
+        """Every image once per epoch, augmented as for training."""
+        seed = stream_seed(self.seed, "labeler", purpose)
+        plan = DrawnViews.of(self.config.protocol(epochs.stop), self.images, self.info, self.factor, seed)
+        batches = Batches(self.images, self.info, self.execution.torch_device)
+        return (batch for epoch in epochs for batch in batches.epoch(plan, epoch))
+
+
+def _offsets(
+    projector: Projector, source: OnlineLabels, own: _OwnViews, checkpoint: FileCheckpoint, progress: Progress,
+    what: str,
+) -> Rows:  # fmt: skip
+    """Per image, the mean over its views of the teachers' logits less the projector's, as it is stored."""
+    source, execution = source.to(own.execution.torch_device), own.execution
+    epochs, saved = own.config.offset_epochs, checkpoint.load()
+    total, start = torch.zeros(len(own.images), own.info.classes), 0
+    if saved is not None:
+        total, start = saved[0]["total"].clone(), saved[1]["epoch"]
+    progress.start(f"{what}: offsets", epochs)
+    progress.advance(start)
+    for epoch in range(start, epochs):
+        with torch.no_grad(), execution.autocast(), execution.deterministic():
+            for batch in own.drawn("offsets", range(epoch, epoch + 1)):
+                lack = source.logits(batch.views, batch.index).float() - projector(batch.views).float()
+                total.index_add_(0, batch.index.cpu(), lack.cpu())
+        checkpoint.save({"total": total}, {"epoch": epoch + 1})
+        progress.advance()
+    progress.finish()
+    return NUMBERS[OFFSET_CODEC].pack(total / epochs)
