@@ -188,7 +188,7 @@ def train_steps(
 @contextmanager
 def _attention(device: torch.device, tokens: int) -> Iterator[None]:
     """Attention in plain matrix products for few tokens on a CPU: the gradient of torch's fused kernel, which is made
-    for many, takes a third of a denoiser's step there."""
+    for many, is slow there."""
     if device.type == "cpu" and 0 < tokens <= FEW_TOKENS:
         with sdpa_kernel(SDPBackend.MATH):
             yield

@@ -83,10 +83,8 @@ def train_set_labeler(
         TeacherMismatchError: a teacher for other data, or a set of other classes or another image size.
     """
     tuning = _tuning(data, teachers, config, distilled, execution, seed)
-    key = fingerprint(tuning.identity)
-    path = out or tuning.place(store)
+    path = tuning.place(store, out)
     if is_complete(path):
-        require_labeler(path, key)
         return path
     before = replace(config, offset_epochs=0) if config.offset_epochs else config.of_any
     make = partial(train_labeler, data, teachers, before)
@@ -97,7 +95,7 @@ def train_set_labeler(
         **tuning.identity,
         "config": {**base.meta["config"], "set_epochs": config.set_epochs, "offset_epochs": config.offset_epochs},
         "backbone": base.meta["backbone"],
-        "fingerprint": key,
+        "fingerprint": tuning.key,
         "info": plain(data.info),
     }
     own = _OwnViews(replace(distilled.split, weights=None), distilled.factor, config, seed, data.info, execution)
@@ -142,11 +140,7 @@ def set_labeler_path(
     Raises:
         ConfigError, StoreError, TeacherMismatchError: as there.
     """
-    tuning = _tuning(data, teachers, config, distilled, execution, seed)
-    path = out or tuning.place(store)
-    if is_complete(path):
-        require_labeler(path, fingerprint(tuning.identity))
-    return path
+    return _tuning(data, teachers, config, distilled, execution, seed).place(store, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +152,16 @@ class _Tuning:
     source: OnlineLabels
     name: str
 
-    def place(self, store: Store) -> Path:
-        return store.labels(self.name, fingerprint(self.identity))
+    @property
+    def key(self) -> str:
+        return fingerprint(self.identity)
+
+    def place(self, store: Store, out: Path | None) -> Path:
+        """Where it stands or will stand; another labeler there is refused."""
+        path = out or store.labels(self.name, self.key)
+        if is_complete(path):
+            require_labeler(path, self.key)
+        return path
 
 
 def _tuning(

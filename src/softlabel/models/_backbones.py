@@ -135,7 +135,7 @@ def _plain_convolutions(network: nn.Module) -> None:
 class _Thinned(nn.Module):
     """A depthwise convolution with a stride, as every second output of one without where a CPU trains through it.
 
-    The values are the same, but oneDNN computes the strided one's gradient in bfloat16 twenty times more slowly.
+    The values are the same, but oneDNN computes the strided one's gradient in bfloat16 far more slowly.
 
     Args:
         strided: the package's: its padding is a module of its own.
