@@ -233,6 +233,8 @@ CASES: dict[str, Case] = {
         ["--save-every must be 1 or more"],
     ),
     "seeds": (lambda b: ("evaluate", b.made.random, "--seeds", "0"), ["--seeds must be 1 or more"]),
+    "executor-run": (lambda b: ("run", "digits-quick", "--executor", "rya"), ["no executor named 'rya'", "'ray'"]),
+    "workers-run": (lambda b: ("run", "digits-quick", "--workers", "2"), ["--workers are Ray's", "--executor ray"]),
     "seeds-run": (lambda b: ("run", "digits-quick", "--seeds", "0"), ["at least one seed, and got none"]),
     "losses-twice": (lambda b: ("evaluate", b.made.random, "--losses", "ce", "ce"), ["must differ"]),
     "ipc-zero": (lambda b: ("distill", "--data", b.made.data, "--ipc", "0"), ["--ipc must be 1 or more", "Got 0"]),

@@ -135,6 +135,15 @@ def test_a_cluster_that_goes_away(run: Compare, store: Store, monkeypatch: pytes
         run(store, executor=executor)
 
 
+def test_a_recipe_s_students_on_workers(
+    quick: tuple[Path, Any], softlabel: Any, small: tuple[str, ...], store: Store
+) -> None:
+    words = ("run", "digits-quick", "--epochs", "2", "--seeds", "1", *small)
+    said = softlabel(*words, "--executor", "ray", "--workers", "2", "--store", store.root)
+    assert said.code == 0, said.err
+    assert told(store) == told(Store(quick[0]))
+
+
 def test_an_own_cluster_gives_the_same_records(run: Compare, local: tuple[dict[str, Any], Any], store: Store) -> None:
     meta = read_artifact(run(store, executor=make_executor("ray", workers=2)), "study").meta
     assert not ray.is_initialized()  # what it started, it ended

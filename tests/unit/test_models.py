@@ -9,7 +9,7 @@ from torch import nn
 
 from softlabel.core import ConfigError, UnknownNameError, stream, tensor_fingerprint
 from softlabel.models import MODELS, ConvNet, ResNet, as_classifier, build_model, check_model
-from softlabel.models._convnet import norm_layer
+from softlabel.models._norms import channels_last, norm_layer
 
 CIFAR = (3, 32, 32)
 SMALL = [
@@ -144,6 +144,22 @@ def test_group_norm_is_torch_s_and_keeps_the_memory_format(memory: torch.memory_
     (expected * weights).sum().backward()
     torch.testing.assert_close(images.grad, twin.grad)
     assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+def test_a_network_laid_out_channels_last_computes_the_same_with_the_same_weights() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.GroupNorm(2, 8, eps=1e-3), nn.SiLU()), nn.Flatten(2),
+                            nn.GroupNorm(4, 8))  # fmt: skip
+    nn.init.normal_(network[1][0].weight)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.randn(4, 3, 9, 9)
+    expected = network(images)
+    assert channels_last(network) is network
+    torch.testing.assert_close(network(images), expected)
+    torch.testing.assert_close(dict(network.state_dict()), before)
+    assert not any(type(module) is nn.GroupNorm for module in network.modules())
+    assert network[0](images).is_contiguous(memory_format=torch.channels_last)
+    assert network[:2](images).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

@@ -7,68 +7,16 @@ from typing import Annotated, Any
 import tyro
 
 from softlabel.cli._options import Data, Machine, Session
-from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.cli._run import show_study
-from softlabel.core import ConfigError, DatasetInfo
-from softlabel.evaluation import STACK_SIZE, GivenSet, Recipe, make_executor, plan_recipe, run_recipe, set_names
+from softlabel.cli._output import print_json, print_table
+from softlabel.cli._run import Running
+from softlabel.core import DatasetInfo
+from softlabel.evaluation import GivenSet, set_names
 from softlabel.lab import HIERARCHIES, Advice, advise, fit_laws, hold_out, read_hierarchy, read_surface
 from softlabel.recipes import LAB, Changes, LabSetting, change, find_lab, find_study
 from softlabel.store import is_complete, load_distilled, read_artifact
 
 STUDIES_OF_LABELS = (*LAB, "advise")
 """What `softlabel lab` takes: its studies, and the advice that follows from one."""
-
-SOME_FAILED = 3
-"""The exit status of a grid some of whose cells failed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """How the cells are carried out."""
-
-    epochs: int | None = None
-    """Student epochs, instead of the study's."""
-    seed: int | None = None
-    """First seed. Default: the study's."""
-    seeds: int | None = None
-    """Number of seeds. Default: the study's."""
-    executor: str = "local"
-    """local, or ray."""
-    address: str | None = None
-    """Address of a running Ray cluster. Default: a local one."""
-    workers: int | None = None
-    """Processes of a local Ray cluster. Default: one per CPU."""
-    stack: str = "auto"
-    """How students on the same views are run: auto, loop or vmap. See: softlabel ls stacks"""
-    stack_size: int = STACK_SIZE
-    """How many students on the same views are trained together at most."""
-    retry: bool = False
-    """Train cells again that failed before."""
-
-    def run(self, recipe: Recipe, machine: Machine, session: Session) -> int | None:
-        """Run or plan the study; the exit status."""
-        if self.stack_size < 1:
-            raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
-        executor = make_executor(self.executor, address=self.address, workers=self.workers)
-        recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
-        store, execution = machine.open_store(), machine.execution()
-        if machine.dry_run:
-            data = recipe.data.load(session.progress)
-            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, machine.json)
-            return None
-        study = run_recipe(
-            recipe,
-            store=store,
-            execution=execution,
-            command=session.command,
-            executor=executor,
-            stack=self.stack,
-            stack_size=self.stack_size,
-            retry=self.retry,
-            tolerant=True,
-            progress=session.progress,
-        )
-        return None if show_study(study, machine.json) else SOME_FAILED
 
 
 @dataclass(frozen=True, kw_only=True)

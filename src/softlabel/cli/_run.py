@@ -15,7 +15,9 @@ from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, SoftlabelWarning, count_of
 from softlabel.distill import check_images, plain_sampling
 from softlabel.evaluation import (
+    STACK_SIZE,
     Comparison,
+    Recipe,
     SetOptions,
     SetPaths,
     TimedSet,
@@ -23,6 +25,7 @@ from softlabel.evaluation import (
     compare,
     find_protocol,
     keep_given,
+    make_executor,
     make_set,
     plan_recipe,
     plan_set,
@@ -43,33 +46,76 @@ from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_t
 from softlabel.store import Store, is_complete, load_distilled, read_artifact
 from softlabel.training import Execution, Teacher
 
+SOME_FAILED = 3
+"""The exit status of a grid some of whose cells failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the cells are carried out."""
+
+    epochs: int | None = None
+    """Student epochs, instead of the study's."""
+    seed: int | None = None
+    """First seed. Default: the study's."""
+    seeds: int | None = None
+    """Number of seeds. Default: the study's."""
+    executor: str = "local"
+    """local, or ray."""
+    address: str | None = None
+    """Address of a running Ray cluster. Default: a local one."""
+    workers: int | None = None
+    """Processes of a local Ray cluster. Default: one per CPU."""
+    stack: str = "auto"
+    """How students on the same views are run: auto, loop or vmap. See: softlabel ls stacks"""
+    stack_size: int = STACK_SIZE
+    """How many students on the same views are trained together at most."""
+    retry: bool = False
+    """Train cells again that failed before."""
+
+    def run(self, recipe: Recipe, machine: Machine, session: Session) -> int | None:
+        """Run or plan the study; the exit status."""
+        if self.stack_size < 1:
+            raise ConfigError(f"--stack-size must be 1 or more. Got {self.stack_size} instead.")
+        executor = make_executor(self.executor, address=self.address, workers=self.workers)
+        recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
+        store, execution = machine.open_store(), machine.execution()
+        if machine.dry_run:
+            data = recipe.data.load(session.progress)
+            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, machine.json)
+            return None
+        study = run_recipe(
+            recipe,
+            store=store,
+            execution=execution,
+            command=session.command,
+            executor=executor,
+            stack=self.stack,
+            stack_size=self.stack_size,
+            retry=self.retry,
+            tolerant=True,
+            progress=session.progress,
+        )
+        return None if show_study(study, machine.json) else SOME_FAILED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """The whole story of a recipe: teacher, distilled sets, students, report. See: softlabel ls recipes
+
+    What is finished is found, and a killed run goes on when the same command is given again. The exit status is 3 when
+    some students failed.
 
     Example: softlabel run digits-quick
     """
 
     recipe: tyro.conf.Positional[str]
     """Name of the recipe."""
-    seed: int | None = None
-    """First seed. Default: the recipe's."""
-    seeds: int | None = None
-    """Number of seeds. Default: the recipe's."""
-    epochs: int | None = None
-    """Student epochs. Default: the recipe's."""
+    running: Running = field(default_factory=Running)
     machine: Machine = field(default_factory=Machine)
 
-    def run(self, session: Session) -> None:
-        recipe = find_recipe(self.recipe).with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
-        store, execution = self.machine.open_store(), self.machine.execution()
-        if self.machine.dry_run:
-            data = recipe.data.load(session.progress)
-            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, self.machine.json)
-            return
-        study = run_recipe(recipe, store=store, execution=execution, command=session.command, progress=session.progress)
-        show_study(study, self.machine.json)
+    def run(self, session: Session) -> int | None:
+        return self.running.run(find_recipe(self.recipe), self.machine, session)
 
 
 @dataclass(frozen=True, kw_only=True)

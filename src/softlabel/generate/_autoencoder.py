@@ -31,7 +31,7 @@ from softlabel.generate._coder import BATCH, Autoencoder, autoencoder_of, check_
 from softlabel.generate._measures import agreement, confidences
 from softlabel.generate._processes import Processes
 from softlabel.generate._steps import Course, Draws, StepLoss, train_steps
-from softlabel.models import optional_package
+from softlabel.models import channels_last, optional_package
 from softlabel.store import FileCheckpoint, Store, is_complete, new_artifact, read_artifact, require_same
 from softlabel.training import Execution, Optimizer, Teacher
 
@@ -40,7 +40,7 @@ KINDS = {
     "kl": "latents drawn close to a normal distribution (diffusers' AutoencoderKL)",
     "vq": "latents taken from a learned book of codes (diffusers' VQModel)",
 }
-REVISION = 1
+REVISION = 2
 """Part of every autoencoder's identity: raised when a release trains other weights from the same settings."""
 STATISTICS_IMAGES = 5000
 _WEIGHTS = "weights.safetensors"
@@ -237,8 +237,8 @@ def build_autoencoder(config: AutoencoderConfig, info: DatasetInfo, seed: int) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.kind == "kl":
-            return diffusers.AutoencoderKL(**common)  # type: ignore[no-any-return]
-        return diffusers.VQModel(**common, num_vq_embeddings=config.codes)  # type: ignore[no-any-return]
+            return channels_last(diffusers.AutoencoderKL(**common))
+        return channels_last(diffusers.VQModel(**common, num_vq_embeddings=config.codes))
 
 
 @torch.no_grad()

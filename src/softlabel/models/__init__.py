@@ -8,6 +8,7 @@ from softlabel.models._bridge import Bridged, optional_package
 from softlabel.models._build import MODELS, Classifier, as_classifier, build_model, check_model, model_facts
 from softlabel.models._convnet import ConvNet
 from softlabel.models._mlp import Mlp
+from softlabel.models._norms import channels_last
 from softlabel.models._resnet import ResNet
 from softlabel.models._vit import Vit
 
@@ -24,6 +25,7 @@ __all__ = [
     "absolute",
     "as_classifier",
     "build_model",
+    "channels_last",
     "check_model",
     "load_backbone",
     "model_facts",

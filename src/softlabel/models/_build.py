@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from softlabel.core import ConfigError, UnknownNameError, build_config, parse_spec
 from softlabel.models._bridge import Bridge, Factory
-from softlabel.models._convnet import NORMS, ConvNet
+from softlabel.models._convnet import ConvNet
 from softlabel.models._hf import HF
 from softlabel.models._mlp import Mlp, MlpOptions
+from softlabel.models._norms import NORMS
 from softlabel.models._resnet import LAYERS, ResNet
 from softlabel.models._timm import TIMM, TORCHVISION
 from softlabel.models._vit import Vit, VitOptions

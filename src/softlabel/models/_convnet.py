@@ -1,32 +1,9 @@
 """ConvNet-D, the network of the dataset-distillation literature."""
 
-import torch
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError
-
-NORMS = ("batch", "instance", "group", "none")
-
-
-class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm` over contiguous memory: over channels-last memory torch's CPU kernels are far slower."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = super().forward(x.contiguous())
-        # Asked by strides: vmap does not answer for a memory format.
-        channels_last = x.shape[1] > 1 and x.stride(1) == 1
-        return normed.contiguous(memory_format=torch.channels_last) if channels_last else normed
-
-
-def norm_layer(norm: str, channels: int) -> nn.Module:
-    """`batch`, `instance` (GroupNorm, one channel per group, affine, as in DC/MTT), `group` (32 or fewer), `none`."""
-    if norm == "batch":
-        return nn.BatchNorm2d(channels)
-    if norm == "instance":
-        return GroupNorm(channels, channels)
-    if norm == "group":
-        return GroupNorm(next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0), channels)
-    return nn.Identity()
+from softlabel.models._norms import norm_layer
 
 
 class ConvNet(nn.Module):

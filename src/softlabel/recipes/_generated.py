@@ -32,7 +32,7 @@ def fashion_mnist_generated() -> Recipe:
     return Recipe(
         name="fashion-mnist-generated",
         summary="Fashion-MNIST, latent diffusion: generated, unguided, best-of-4 and prototype images beside random "
-        "real ones, IPC 10 and 50, and all of 20 seconds; hard labels, soft labels and GIFT, 3 seeds; an hour or two",
+        "real ones, IPC 10 and 50, and all of ten seconds; hard labels, soft labels and GIFT, 3 seeds; an hour or two",
         data=DataOptions(spec="fashion-mnist", image_size=(32, 32)),
         teacher=TeacherOptions(
             arch="convnet-3:norm=instance,width=64",
@@ -44,8 +44,8 @@ def fashion_mnist_generated() -> Recipe:
         ),
         sets=_sets((10, 50)),
         timed=(
-            TimedSet(name="all of 20 seconds", method=WAYS["generated"], seconds=20),
-            TimedSet(name="all of 20 seconds, unguided", method=WAYS["unguided"], seconds=20),
+            TimedSet(name="all of ten seconds", method=WAYS["generated"], seconds=10),
+            TimedSet(name="all of ten seconds, unguided", method=WAYS["unguided"], seconds=10),
         ),
         comparison=Comparison(
             name="fashion-mnist-generated",
