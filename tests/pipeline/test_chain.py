@@ -343,8 +343,9 @@ def test_labels_for_class_folders(softlabel: Any, made: Any, folder: Path, tmp_p
     )
     said = softlabel(*words, "--data", made.data, "--json")
     assert said.code == 0, said.err
-    assert "No random images for comparison: stored labels are for the set given alone" in said.err
-    assert {arm["set"] for arm in said.json["arms"]} == {"folder-mine"}
+    assert "Random images have hard labels alone: stored labels are for the set given alone" in said.err
+    arms = {(arm["set"], arm["loss"]) for arm in said.json["arms"]}
+    assert arms == {("folder-mine", "ce"), ("folder-mine", "gift"), ("random", "ce")}
     both = softlabel(*words, "--teacher", made.teacher, "--json")
     assert both.code == 0, both.err
     assert "has 2 to 3 images per class. The random images have 2, and the two are not compared" in both.err

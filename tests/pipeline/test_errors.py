@@ -234,6 +234,7 @@ CASES: dict[str, Case] = {
     ),
     "seeds": (lambda b: ("evaluate", b.made.random, "--seeds", "0"), ["--seeds must be 1 or more"]),
     "executor-run": (lambda b: ("run", "digits-quick", "--executor", "rya"), ["no executor named 'rya'", "'ray'"]),
+    "stack-run": (lambda b: ("run", "digits-quick", "--stack", "vmapp", "--dry-run"), ["no stack named 'vmapp'"]),
     "workers-run": (lambda b: ("run", "digits-quick", "--workers", "2"), ["--workers are Ray's", "--executor ray"]),
     "seeds-run": (lambda b: ("run", "digits-quick", "--seeds", "0"), ["at least one seed, and got none"]),
     "losses-twice": (lambda b: ("evaluate", b.made.random, "--losses", "ce", "ce"), ["must differ"]),

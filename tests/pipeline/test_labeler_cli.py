@@ -61,9 +61,6 @@ def test_a_labeler_of_one_set(labeler: Any, made: Any, tmp_path: Path) -> None:
     usual = labeler("--set", made.rded, "--json").json
     assert (usual["config"]["set_epochs"], usual["config"]["offset_epochs"]) == (0, 30)
     assert usual["bytes"] > whole["bytes"]
-    planned = [labeler("--set", made.rded, *more, "--dry-run", "--json").json["steps"] for more in
-               (("--set-epochs", "2"), ("--set-epochs", "5"))]  # fmt: skip
-    assert planned[1] - planned[0] == 3 * -(-6 // 16)
     out = tmp_path / "out"
     assert labeler("--set", made.rded, "--set-epochs", "2", "--out", out, "--json").json["labeler"] == str(out)
     for more in ((), ("--dry-run",)):
@@ -86,14 +83,20 @@ def test_a_labeler_of_one_set_where_a_teacher_is_asked_for(
     softlabel("label", made.rded, "--teacher", own, "--labels", "fixed", *here)
     judged = ("evaluate", made.rded, "--teacher", own, "--loss", "gift", "--seeds", "1", *student, "--data", made.data)
     said = softlabel(*judged, *here)
-    assert "No random images for comparison: the labeler is for the set given alone" in said.err
-    assert {arm["set"] for arm in said.json["arms"]} == {"rded"}
+    assert "Random images have hard labels alone: the labeler is for the set given alone" in said.err
+    arms = {(arm["set"], arm["loss"]) for arm in said.json["arms"]}
+    assert arms == {("rded", "ce"), ("rded", "gift"), ("random", "ce")}
+    plan = softlabel(*judged, "--dry-run", *here).json["plan"]
+    assert {line["what"] for line in plan if line["what"].startswith("students")} == {
+        "students rded / ce", "students rded / gift", "students random / ce"
+    }  # fmt: skip
     wrong = "was made for the images of one distilled set"
     other = softlabel("distill", "--data", made.data, "--ipc", "2", *here).json["distilled"]
     for words, message in (
         (("train", other, "--teacher", own, *student), wrong),
         (("label", other, "--teacher", own, "--labels", "replay"), wrong),
         (("label", other, "--teacher", own, "--budget", "20kB", "--dry-run"), wrong),
+        (("evaluate", other, "--teacher", own, "--data", made.data, *student), "(random) is another"),
         (("evaluate", made.rded, other, "--teacher", own, "--no-baselines", "--data", made.data, *student), wrong),
         (("train", made.rded, "--teacher", own, "--protocol", "rded", *student), "mix images"),
         (("label", made.rded, "--teacher", own, "--labels", "replay", "--protocol", "rded"), "mix images"),
@@ -102,11 +105,30 @@ def test_a_labeler_of_one_set_where_a_teacher_is_asked_for(
     ):  # fmt: skip
         said = softlabel(*words, *here)
         assert (said.code, message in said.error) == (2, True), (words, said.err)
+        assert "warning" not in said.err
 
 
-def test_a_plan_writes_nothing(labeler: Any, tmp_path: Path, files_in: Any) -> None:
-    assert labeler("--dry-run", "--stops", "1", "2", "--json").json["teachers"] == [1, 2]
+def test_a_plan_writes_nothing(labeler: Any, made: Any, tmp_path: Path, files_in: Any) -> None:
+    own = ("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "3")
+    for words, parts in (
+        ((), [""]),
+        (own, ["", ": 2 epochs over images of the set", ": offsets, of 3 epochs over images of the set"]),
+    ):
+        plan = labeler("--dry-run", *words, "--json").json["plan"]
+        assert [line["what"].removeprefix("labeler efficientnet-lite0") for line in plan] == parts
+        assert all(line["done"] == 0 and line["seconds"] > 0 and line["disk_bytes"] > 0 for line in plan)
     assert files_in(tmp_path) == {}
+
+
+def test_a_plan_finds_what_is_done(labeler: Any, made: Any, tmp_path: Path) -> None:
+    own = ("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "1", "--out", tmp_path / "own")
+    labeler("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "0")
+    plan = labeler(*own, "--dry-run", "--json").json["plan"]
+    assert [line["done"] for line in plan] == [1, 1, 0]
+    labeler(*own)
+    [line] = labeler(*own, "--dry-run", "--json").json["plan"]
+    assert (line["done"], line["total"], line["seconds"]) == (1, 1, 0)
+    assert "found, not trained again" in labeler(*own).err
 
 
 @pytest.mark.parametrize(
@@ -122,6 +144,7 @@ def test_a_plan_writes_nothing(labeler: Any, tmp_path: Path, files_in: Any) -> N
         (("--set", "nowhere"), "nowhere"),
         (("--set-epochs", "3"), "Give it with --set"),
         (("--offset-epochs", "3"), "Give it with --set"),
+        (("--epochs", "-1"), "A labeler's epochs must be 0 or more. Got -1"),
     ],
 )
 def test_mistakes(labeler: Any, words: tuple[str, ...], message: str) -> None:

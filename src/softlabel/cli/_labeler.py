@@ -5,14 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from softlabel.cli._options import Data, Machine, Session
-from softlabel.cli._output import print_json, print_table
+from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import ConfigError, DistilledSet, human_bytes
-from softlabel.evaluation import read_given
+from softlabel.evaluation import plan_one_labeler, read_given
 from softlabel.labels import (
     HelloConfig,
-    labeler_path,
     load_labeler,
-    set_labeler_path,
     train_labeler,
     train_set_labeler,
 )
@@ -69,8 +67,8 @@ class MakeLabeler:
     seed: int = 0
     """Seed of order and views."""
     out: Path | None = None
-    """Folder to keep it in. Default: its place in the store. (One of a --set is made of one for all images, which is
-    kept in the store.)"""
+    """Folder to keep it in. Default: its place in the store. (One of a --set is made of one for all images, and offsets
+    of one trained with --set-epochs: those are kept in the store.)"""
     data: Data = field(default_factory=Data)
     machine: Machine = field(default_factory=Machine)
 
@@ -86,19 +84,8 @@ class MakeLabeler:
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(last.info).load(session.progress)
         if self.machine.dry_run:
-            load_backbone(config.backbone, config.size or None)
-            place = partial(labeler_path, data, teachers, config)
-            if distilled is not None:
-                place = partial(set_labeler_path, data, teachers, config, distilled)
-            place(store=store, execution=execution, seed=self.seed, out=self.out)
-            steps = config.epochs * -(-len(data.train) // config.batch)
-            steps += config.set_epochs * -(-len(distilled) // config.batch) if distilled is not None else 0
-            facts = {"backbone": config.backbone, "teachers": [one.epoch for one in teachers], "steps": steps}
-            told = f"would train {config.backbone} for {steps} steps"
-            if config.offset_epochs:
-                facts["offset_epochs"] = config.offset_epochs
-                told += f", and take an offset per image over {config.offset_epochs} epochs of views"
-            print_json(facts) if self.machine.json else print(told)
+            lines = plan_one_labeler(config, teachers, distilled, data, self.seed, store, execution, out=self.out)
+            print_plan(lines, execution, self.machine.json)
             return
         make = partial(train_labeler, data, teachers, config)
         if distilled is not None:
@@ -111,9 +98,12 @@ class MakeLabeler:
         alike = f"{meta['likeness']:.3f}" if "likeness" in meta else "not measured"
         row = (config.backbone, f"{100 * meta['test_accuracy']:.1f} %", f"{100 * (last.accuracy or 0):.1f} %",
                alike, human_bytes(made.size), human_bytes(made.public), human_bytes(last.size))  # fmt: skip
-        columns = ("backbone", "test accuracy", "teacher's", "cosine to teachers' labels", "bytes stored",
-                   "public backbone", "teacher's bytes")  # fmt: skip
-        print_table(f"Labeler on {data.info.name}", columns, [row], numbers=6)
+        told, seen = f"Labeler on {data.info.name}", "training images"
+        if distilled is not None:
+            told, seen = f"{told}, of the set {self.set} alone", "the set"
+        columns = ("backbone", "test accuracy", "teacher's", f"cosine to teachers' labels, views of {seen}",
+                   "bytes stored", "public backbone", "teacher's bytes")  # fmt: skip
+        print_table(told, columns, [row], numbers=6)
         print(f"labeler: {path}")
 
     def _distilled(self) -> DistilledSet | None:

@@ -44,8 +44,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console.print(table)
 
 
-def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool) -> None:
-    """What would be done, with the forecast of time, memory and disk."""
+def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool, *, report: bool = False) -> None:
+    """What would be done, with the forecast of time, memory and disk.
+
+    Args:
+        report: whether there will be one.
+    """
     seconds, disk = sum(line.seconds for line in lines), sum(line.disk_bytes for line in lines)
     memory = peak_memory(execution)
     if as_json:
@@ -56,9 +60,10 @@ def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool) -
         for line in lines
     ]
     print_table("Plan", ("part", "done", "time", "disk"), rows, numbers=3)
+    beside = " beside the report (5 MB)" if report else ""
     how = f"{execution.precision}{', compiled' if execution.compiled else ''}"
     print(
-        f"in all about {human_seconds(seconds)} and {human_bytes(disk)} of disk beside the report (5 MB), on "
+        f"in all about {human_seconds(seconds)} and {human_bytes(disk)} of disk{beside}, on "
         f"{execution.device} in {how}; measuring this took {human_bytes(memory)} of memory"
     )
 

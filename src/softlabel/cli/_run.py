@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +44,7 @@ from softlabel.labels import FixedLabels, load_labels
 from softlabel.recipes import find_recipe
 from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
 from softlabel.store import Store, is_complete, load_distilled, read_artifact
-from softlabel.training import Execution, Teacher
+from softlabel.training import Execution, Teacher, resolve_stack
 
 SOME_FAILED = 3
 """The exit status of a grid some of whose cells failed."""
@@ -80,9 +80,11 @@ class Running:
         executor = make_executor(self.executor, address=self.address, workers=self.workers)
         recipe = recipe.with_seeds(self.seed, self.seeds).with_epochs(self.epochs)
         store, execution = machine.open_store(), machine.execution()
+        resolve_stack(self.stack, execution)
         if machine.dry_run:
             data = recipe.data.load(session.progress)
-            print_plan(plan_recipe(recipe, data, store=store, execution=execution), execution, machine.json)
+            lines = plan_recipe(recipe, data, store=store, execution=execution)
+            print_plan(lines, execution, machine.json, report=True)
             return None
         study = run_recipe(
             recipe,
@@ -185,7 +187,11 @@ class Evaluate:
             alone = "the labeler is for the set given alone. Take one for all images (softlabel labeler without --set)."
         elif stored and not group:
             alone = "stored labels are for the set given alone. Add the --teacher that made them."
-        random = self._random(given.values(), set(names.values()), alone)
+        random = self._random(given.values(), set(names.values()))
+        if random and alone:
+            hard = tuple(loss for loss in comparison.losses if loss not in comparison.soft_losses)
+            keep = ({"set": tuple(names.values())}, {"loss": hard})
+            comparison = replace(comparison, keep=keep)
         for position, options in enumerate(random):
             families.insert(position, _family(options, data, comparison, store, execution))
             sizes[options.name] = options.ipc * data.info.classes
@@ -199,13 +205,15 @@ class Evaluate:
                 family = timed_family(timed, None, comparison.seeds, store, execution, session.progress)
             families.append(family)
         check_inputs(comparison, data, teachers, families, given.values(), stored)
+        if random and alone:
+            warnings.warn(f"Random images have hard labels alone: {alone}", SoftlabelWarning, stacklevel=2)
         if self.machine.dry_run:
             pairs = zip(random, families, strict=False)
             lines = fresh + [plan_set(options, family, data, [], execution) for options, family in pairs]
             lines += plan_students(
                 comparison, data, families, sizes, teachers, store=store, execution=execution, stored=stored
             )
-            print_plan(lines, execution, self.machine.json)
+            print_plan(lines, execution, self.machine.json, report=True)
             return
         for options in random:
             for seed in comparison.seeds:
@@ -273,13 +281,9 @@ class Evaluate:
                     f"set with it: softlabel label {self.sets[0]} --teacher {self.teachers.teacher[0]}"
                 )
 
-    def _random(self, loaded: Iterable[DistilledSet], taken: set[str], alone: str) -> list[SetOptions]:
-        """One family of random real images for every IPC among the sets, unless random images were given, or only the
-        set can be labelled (`alone` says why)."""
+    def _random(self, loaded: Iterable[DistilledSet], taken: set[str]) -> list[SetOptions]:
+        """One family of random real images for every IPC among the sets, unless random images were given."""
         if not self.baselines or "random" in taken:
-            return []
-        if alone:
-            warnings.warn(f"No random images for comparison: {alone}", SoftlabelWarning, stacklevel=2)
             return []
         for distilled in loaded:
             counts = torch.bincount(distilled.targets, minlength=distilled.info.classes)

@@ -15,7 +15,7 @@ from softlabel.core.errors import (
     UnknownNameError,
 )
 from softlabel.core.fingerprint import fingerprint, plain, tensor_fingerprint
-from softlabel.core.progress import Progress, Silent
+from softlabel.core.progress import Progress, Silent, tell_found
 from softlabel.core.random import stream, stream_seed
 from softlabel.core.spec import Option, build_config, format_spec, parse_spec
 from softlabel.core.text import count_of, human_bytes, human_seconds, parse_bytes
@@ -53,5 +53,6 @@ __all__ = [
     "plain",
     "stream",
     "stream_seed",
+    "tell_found",
     "tensor_fingerprint",
 ]

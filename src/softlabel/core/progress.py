@@ -34,3 +34,10 @@ class Silent:
 
     def finish(self, summary: str = "") -> None:
         pass
+
+
+def tell_found(progress: Progress, what: str) -> None:
+    """Tell that the work named `what` was done before."""
+    progress.start(what, 1)
+    progress.advance(note="found, not trained again")
+    progress.finish()

@@ -7,7 +7,7 @@ from softlabel.evaluation._executors import EXECUTORS, make_executor
 from softlabel.evaluation._generated import GeneratorOptions, TimedSet, keep_timed, timed_family
 from softlabel.evaluation._given import keep_given, read_given, set_names
 from softlabel.evaluation._plan import plan_recipe
-from softlabel.evaluation._plan_labelers import plan_labeler
+from softlabel.evaluation._plan_labelers import plan_labeler, plan_one_labeler
 from softlabel.evaluation._plan_parts import (
     PlanLine,
     plan_generator,
@@ -78,6 +78,7 @@ __all__ = [
     "pilot",
     "plan_generator",
     "plan_labeler",
+    "plan_one_labeler",
     "plan_recipe",
     "plan_set",
     "plan_students",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from softlabel.core import ConfigError, Dataset, DistilledSet, TeacherMismatchError
-from softlabel.evaluation._comparison import Comparison, SetPaths, Stored, Teachers
+from softlabel.evaluation._comparison import Comparison, SetPaths, Stored, Teachers, soft_families
 from softlabel.evaluation._students import check_classes
 from softlabel.training import Teacher, check_teacher
 
@@ -56,7 +56,8 @@ def check_inputs(
     names = [paths.name for paths in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"Every family of distilled sets needs a name of its own. Got {', '.join(names)}.")
-    unlabelled = set(names) - {name for name, _ in stored or {}}
+    soft = soft_families(comparison, names)
+    unlabelled = soft - {name for name, _ in stored or {}}
     if comparison.soft_losses and unlabelled and not all(teachers.get(name) for name in comparison.teachers):
         raise ConfigError(
             f"The losses {', '.join(comparison.soft_losses)} need a teacher. Give one with --teacher, or compare under "
@@ -64,13 +65,14 @@ def check_inputs(
         )
     if stored and comparison.steps:
         raise ConfigError("Stored labels are for all classes at once. Give a teacher for class-incremental steps.")
-    comparison.check_spaces(names, stored or {})
+    comparison.check_spaces(soft, stored or {})
     for group in teachers.values() if comparison.soft_losses else ():
         for teacher in group:
             check_teacher(teacher, data.info)
     single = [teacher for name in comparison.teachers for teacher in teachers.get(name, ()) if teacher.of_set]
     if single and comparison.soft_losses:
-        _check_single(single, comparison, names, [distilled.digest for distilled in loaded])
+        own = [name for name in names if name in soft]
+        _check_single(single, comparison, own, [distilled.digest for distilled in loaded])
 
 
 def _check_single(
@@ -79,9 +81,15 @@ def _check_single(
     """Refuse labelers of one set that would label others, or parts of it."""
     if comparison.steps:
         raise ConfigError("A labeler of one set labels all of it. Take another for class-incremental steps.")
-    others = {labeler.of_set for labeler in labelers} | set(digests)
-    if len(others) > 1 or len(names) > 1:
+    made = f"The labeler {labelers[0].arch} was made for the images of one distilled set"
+    if len(names) > 1:
         raise TeacherMismatchError(
-            f"The labeler {labelers[0].arch} was made for the images of one distilled set, and there are others here "
-            f"({', '.join(names)}). Compare under one that is for all (softlabel labeler without --set)."
+            f"{made}, and there are several here ({', '.join(names)}). Compare under one that is for all (softlabel "
+            f"labeler without --set)."
+        )
+    made_for = {labeler.of_set for labeler in labelers}
+    if len(made_for) > 1 or (digests and not made_for <= set(digests)):
+        raise TeacherMismatchError(
+            f"{made}, and the set here ({', '.join(names)}) is another. Make one for it (softlabel labeler --set), or "
+            f"one for all (without --set)."
         )

@@ -297,6 +297,11 @@ def labelled(comparison: Comparison, set_names: Sequence[str], own: Collection[s
     return {(arm.axes["teacher"], arm.set_name) for arm in every}
 
 
+def soft_families(comparison: Comparison, set_names: Sequence[str]) -> set[str]:
+    """The families that have soft labels in any arm."""
+    return {name for teacher, name in labelled(comparison, set_names) if teacher != "none"}
+
+
 def cells(comparison: Comparison, found: Sequence[Arm]) -> list[Cell]:
     """Every cell of the arms."""
     return [

@@ -10,7 +10,7 @@ import torch
 
 from softlabel.core import Dataset, DistilledSet, count_of, human_bytes, plain
 from softlabel.distill import own_loss
-from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetLabelers, SetPaths, Teachers
+from softlabel.evaluation._comparison import AXES, Arm, Cell, Comparison, SetLabelers, SetPaths, Teachers, soft_families
 from softlabel.evaluation._continual import class_order, continual_facts, seen_after
 from softlabel.evaluation._label_facts import label_facts
 from softlabel.evaluation._pairs import compare_arms, main_loss
@@ -223,10 +223,11 @@ def _labels_shown(
         return []
     mix = Loss.parse(gift)
     single = any(name == last for name, _, _ in own)
+    soft = soft_families(comparison, [paths.name for paths in sets])
     shown = []
     for paths in sets:
         place = own.get((last, paths.name, paths.by_seed[0][0]))
-        if single and place is None:
+        if (single and place is None) or paths.name not in soft:
             continue
         group = teachers[last] if place is None else [load_labeler(place)]
         distilled = loaded[paths.by_seed[0][1]]

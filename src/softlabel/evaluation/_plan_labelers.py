@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from softlabel.core import Dataset, count_of, fingerprint, plain
+from softlabel.core import Dataset, DistilledSet, count_of, fingerprint, plain
 from softlabel.distill import ImageUpdate
 from softlabel.evaluation._comparison import SetPaths
 from softlabel.evaluation._plan_parts import FORWARD_SHARE, PlanLine
@@ -55,17 +55,56 @@ def plan_labeler(
     return lines
 
 
+def plan_one_labeler(
+    config: HelloConfig,
+    teachers: list[Teacher],
+    distilled: DistilledSet | None,
+    data: Dataset,
+    seed: int,
+    store: Store,
+    execution: Execution,
+    *,
+    out: Path | None = None,
+) -> list[PlanLine]:
+    """The parts of one labeler, for any images or for those of one set; its last part is kept at `out`."""
+    if distilled is None:
+        _, line, _ = plan_projector(config.backbone, config, teachers, data, seed, store, execution, out=out)
+        return [line]
+    parts = []
+    for stage, what in _set_stages(config):
+        last = out if stage == config else None
+        at = set_labeler_path(data, teachers, stage, distilled, store=store, execution=execution, seed=seed, out=last)
+        parts.append((stage, f"labeler {config.backbone}: {what} of the set", is_complete(at)))
+    _, what, done = parts[-1]
+    if done:  # whatever it was made of is not asked for again
+        return [PlanLine(what, 1, 1, 0.0, 0)]
+    _, line, _ = plan_projector(config.backbone, config, teachers, data, seed, store, execution)
+    step = labeler_step_seconds(data, teachers, config, execution) / config.batch
+    counts = [len(distilled)]
+    return [line, *(_set_line(what, stage, 1, [] if done else counts, step, data) for stage, what, done in parts)]
+
+
 def plan_projector(
-    name: str, config: HelloConfig, group: list[Teacher], data: Dataset, seed: int, store: Store, execution: Execution
+    name: str,
+    config: HelloConfig,
+    group: list[Teacher],
+    data: Dataset,
+    seed: int,
+    store: Store,
+    execution: Execution,
+    *,
+    out: Path | None = None,
 ) -> tuple[Path, PlanLine, list[Teacher]]:
     """Where one projector stands or will stand, its part, and who labels: it, or an untrained one of the same cost."""
-    path = labeler_path(data, group, config, store=store, execution=execution, seed=seed)
+    path = labeler_path(data, group, config, store=store, execution=execution, seed=seed, out=out)
     what = f"labeler {name}"
     if is_complete(path):
         return path, PlanLine(what, 1, 1, 0.0, 0), [load_labeler(path)]
-    steps = config.epochs * -(-len(data.train) // config.batch)
-    seconds = steps * labeler_step_seconds(data, group, config, execution)
     labeler = stand_in_labeler(data, config)
+    looks = len(data.test) + len(data.selection or ())  # it is judged on these
+    looks += 0 if getattr(labeler.model, "centred", False) else len(data.train)  # a head that begins at least squares
+    per_image = labeler_step_seconds(data, group, config, execution) / config.batch
+    seconds = (config.epochs * len(data.train) + looks * FORWARD_SHARE) * per_image
     return path, PlanLine(what, 0, 1, seconds, labeler.size), [labeler]
 
 
@@ -116,14 +155,9 @@ def plan_set_labelers(
     Args:
         planned: those that other parts make; what this one makes is added.
     """
-    stages = []
-    if config.set_epochs:
-        stages.append((replace(config, offset_epochs=0), f"{count_of(config.set_epochs, 'epoch')} over images"))
-    if config.offset_epochs:
-        stages.append((config, f"offsets, of {count_of(config.offset_epochs, 'epoch')} over images"))
     step, lines = 0.0, []
     places: dict[tuple[str, str, int], Path] = {}
-    for stage, what in stages:
+    for stage, what in _set_stages(config):
         counts = {}
         for family in families:
             for drawn, path in family.by_seed:
@@ -135,19 +169,35 @@ def plan_set_labelers(
             continue
         planned.update(counts)
         left = [count for place, count in counts.items() if not is_complete(place)]
-        seconds, disk = 0.0, 0
         if left:
             step = step or labeler_step_seconds(data, teachers, config, execution) / config.batch
-            passes = stage.offset_epochs * FORWARD_SHARE if stage.offset_epochs else stage.set_epochs
-            seconds = passes * sum(left) * step
-            if not stage.offset_epochs:  # judged on the test images, too
-                seconds += len(left) * len(data.test) * step * FORWARD_SHARE
-            disk = len(left) * stand_in_labeler(data, config).size
-            disk += sum(left) * (data.info.classes + 4) if stage.offset_epochs else 0
-        lines.append(
-            PlanLine(f"labeler {name}: {what} of its set", len(counts) - len(left), len(counts), seconds, disk)
-        )
+        lines.append(_set_line(f"labeler {name}: {what} of its set", stage, len(counts), left, step, data))
     return lines, places
+
+
+def _set_stages(config: HelloConfig) -> list[tuple[HelloConfig, str]]:
+    """What is done for one set, in order, in words: the last is a labeler with all of it."""
+    stages = []
+    if config.set_epochs:
+        stages.append((replace(config, offset_epochs=0), f"{count_of(config.set_epochs, 'epoch')} over images"))
+    if config.offset_epochs:
+        stages.append((config, f"offsets, of {count_of(config.offset_epochs, 'epoch')} over images"))
+    return stages
+
+
+def _set_line(
+    what: str, stage: HelloConfig, total: int, left: list[int], image_seconds: float, data: Dataset
+) -> PlanLine:
+    """The part of a stage for `total` sets, of which those with so many images are left; a training pass of an image
+    takes `image_seconds`."""
+    passes = stage.offset_epochs * FORWARD_SHARE if stage.offset_epochs else stage.set_epochs
+    seconds, disk = passes * sum(left) * image_seconds, 0
+    if not stage.offset_epochs:  # judged on the test images, too
+        seconds += len(left) * len(data.test) * image_seconds * FORWARD_SHARE
+    if left:
+        disk = len(left) * stand_in_labeler(data, stage).size
+        disk += sum(left) * (data.info.classes + 4) if stage.offset_epochs else 0
+    return PlanLine(what, total - len(left), total, seconds, disk)
 
 
 def _set_labeler_at(

@@ -64,9 +64,9 @@ class HelloConfig(ProjectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = min(self.epochs, self.set_epochs, self.offset_epochs)
-        if least < 0:
-            raise ConfigError(f"A projector is trained for 0 epochs or more. Got {least} instead.")
+        for name in ("epochs", "set_epochs", "offset_epochs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"A labeler's {name} must be 0 or more. Got {getattr(self, name)} instead.")
         self.protocol(max(1, self.epochs))
 
     @classmethod

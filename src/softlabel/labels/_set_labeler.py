@@ -19,6 +19,7 @@ from softlabel.core import (
     fingerprint,
     plain,
     stream_seed,
+    tell_found,
 )
 from softlabel.labels._hello import DELTA, KIND, OFFSET_CODEC, OFFSETS, HelloConfig, build_projector
 from softlabel.labels._numbers import NUMBERS, Rows
@@ -83,8 +84,10 @@ def train_set_labeler(
         TeacherMismatchError: a teacher for other data, or a set of other classes or another image size.
     """
     tuning = _tuning(data, teachers, config, distilled, execution, seed)
-    path = tuning.place(store, out)
+    path, what = tuning.place(store, out), f"labeler {tuning.backbone.spec} on {distilled.method}, IPC {distilled.ipc}"
+    progress = progress or Silent()
     if is_complete(path):
+        tell_found(progress, what)
         return path
     before = replace(config, offset_epochs=0) if config.offset_epochs else config.of_any
     make = partial(train_labeler, data, teachers, before)
@@ -99,7 +102,6 @@ def train_set_labeler(
         "info": plain(data.info),
     }
     own = _OwnViews(replace(distilled.split, weights=None), distilled.factor, config, seed, data.info, execution)
-    what = f"labeler {tuning.backbone.spec} on {distilled.method}, IPC {distilled.ipc}"
     with new_artifact(path, KIND, meta, resumable=True) as writer:
         projector = build_projector(tuning.backbone, data.info, config)
         projector.load_delta(base.tensors(DELTA))
@@ -107,11 +109,11 @@ def train_set_labeler(
         checkpoint = FileCheckpoint(writer.folder / "resume.safetensors")
         offsets = None
         if config.offset_epochs:
-            packed = _offsets(projector, tuning.source, own, checkpoint, progress or Silent(), what)
+            packed = _offsets(projector, tuning.source, own, checkpoint, progress, what)
             writer.write_tensors(OFFSETS, packed)
             offsets = NUMBERS[OFFSET_CODEC].unpack(packed, data.info.classes).to(execution.torch_device)
         else:
-            own.train(projector, tuning.source, checkpoint, progress or Silent(), what)
+            own.train(projector, tuning.source, checkpoint, progress, what)
         keep_delta(writer, projector)
         if config.offset_epochs:  # to the network of before
             meta |= {name: base.meta[name] for name in ("test_accuracy", "selection_accuracy", "parameters")}
@@ -174,9 +176,12 @@ def _tuning(
             f"or no offsets (--offset-epochs 0 --set-epochs 60)."
         )
     if not config.of_set:
-        raise ConfigError("A labeler of one set needs set_epochs or offset_epochs of 1 or more. Got 0 of both.")
+        raise ConfigError(
+            "A labeler of one set needs set_epochs or offset_epochs (--set-epochs, --offset-epochs) of 1 or more. Got "
+            "0 of both."
+        )
     for teacher in teachers:
-        check_teacher(teacher, distilled.info)
+        check_teacher(teacher, distilled.info, what=f"the set ({distilled.method}, IPC {distilled.ipc})")
     backbone = load_backbone(config.backbone, config.size or None)
     source = online_labels(teachers, data.info, execution)
     before = identity_of(backbone, source, data, config, seed, execution)

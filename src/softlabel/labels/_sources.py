@@ -163,9 +163,9 @@ def _offsets(teachers: Sequence[Teacher], distilled: DistilledSet) -> Tensor | N
     for teacher in teachers:
         if teacher.of_set and teacher.of_set != distilled.digest:
             raise TeacherMismatchError(
-                f"The labeler {teacher.arch} was made for the images of one distilled set, which are not these "
-                f"({distilled.method}, IPC {distilled.ipc}). Make one for them (softlabel labeler --set), or one for "
-                f"all (without --set)."
+                f"The labeler {teacher.arch} was made for the images of one distilled set ({teacher.of_set}), which "
+                f"are not these ({distilled.digest}: {distilled.method}, IPC {distilled.ipc}). Make one for them "
+                f"(softlabel labeler --set), or one for all (without --set)."
             )
     found = [teacher.offsets for teacher in teachers if teacher.offsets is not None]
     return torch.stack(found).sum(dim=0) / len(teachers) if found else None

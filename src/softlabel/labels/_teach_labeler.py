@@ -18,6 +18,7 @@ from softlabel.core import (
     fingerprint,
     plain,
     stream_seed,
+    tell_found,
 )
 from softlabel.labels._hello import DELTA, KIND, HelloConfig, build_projector
 from softlabel.labels._projector import Projector
@@ -79,8 +80,10 @@ def train_labeler(
     identity = identity_of(backbone, source, data, config, seed, execution)
     key, progress = fingerprint(identity), progress or Silent()
     path = out or _place(data, config, key, store)
+    what = f"labeler {backbone.spec} on {data.info.name}"
     if is_complete(path):
         require_labeler(path, key)
+        tell_found(progress, what)
         return path
     named = absolute(config.backbone)  # found again from wherever the labeler is loaded
     meta: dict[str, Any] = {
@@ -108,7 +111,7 @@ def train_labeler(
                 checkpoint=checkpoint,
                 save_seconds=0,
                 progress=progress,
-                what=f"labeler {backbone.spec} on {data.info.name}",
+                what=what,
             )
         keep_delta(writer, projector)
         views = _views(data.train, data.info, config, stream_seed(seed, "labeler", "likeness"), execution)

@@ -21,6 +21,7 @@ from softlabel.core import (
     fingerprint,
     plain,
     stream_seed,
+    tell_found,
 )
 from softlabel.losses import Loss
 from softlabel.models import as_classifier, build_model, model_facts
@@ -165,9 +166,7 @@ def train_teacher(
     )
     progress = progress or Silent()
     if is_complete(path):
-        progress.start(f"teacher {arch} on {data.info.name}", 1)
-        progress.advance(note="found, not trained again")
-        progress.finish()
+        tell_found(progress, f"teacher {arch} on {data.info.name}")
         return path
     model = build_model(
         arch, image_shape=data.info.image_shape, classes=data.info.classes, seed=stream_seed(seed, "teacher", "init")
@@ -273,19 +272,22 @@ def load_trajectory(path: Path) -> list[Teacher]:
     return [load_teacher(path, epoch) for epoch in epochs]
 
 
-def check_teacher(teacher: Teacher, info: DatasetInfo) -> None:
+def check_teacher(teacher: Teacher, info: DatasetInfo, *, what: str = "") -> None:
     """Refuse a teacher that does not fit the data: classes, their order, channels, image size.
+
+    Args:
+        what: is to fit, in words; the data by default.
 
     Raises:
         TeacherMismatchError: naming the first difference and what to do.
     """
-    own = teacher.info
+    own, what = teacher.info, what or f"the data {info.name}"
     remedy = "Use a teacher trained on this data (softlabel teach), or the data it was trained on."
     if set(own.class_names) != set(info.class_names):
         missing = sorted(set(info.class_names) - set(own.class_names))[:3]
         raise TeacherMismatchError(
             f"The teacher {teacher.arch} was trained on other classes: it knows {own.classes} classes of {own.name}, "
-            f"the data {info.name} has {info.classes}"
+            f"{what} has {info.classes}"
             + (f", of which it lacks {', '.join(missing)}" if missing else "")
             + f". {remedy}"
         )
@@ -293,11 +295,11 @@ def check_teacher(teacher: Teacher, info: DatasetInfo) -> None:
         at = next(i for i, (a, b) in enumerate(zip(own.class_names, info.class_names, strict=True)) if a != b)
         raise TeacherMismatchError(
             f"The teacher {teacher.arch} has the same classes in another order: class {at} is "
-            f"{own.class_names[at]!r} to the teacher and {info.class_names[at]!r} in the data {info.name}. {remedy}"
+            f"{own.class_names[at]!r} to the teacher and {info.class_names[at]!r} in {what}. {remedy}"
         )
     if own.image_shape != info.image_shape:
         raise TeacherMismatchError(
-            f"The teacher {teacher.arch} was trained on images of {_shape(own)}; the data {info.name} has "
+            f"The teacher {teacher.arch} was trained on images of {_shape(own)}; {what} has "
             f"{_shape(info)}. {remedy} --image-size and --channels convert the data on loading."
         )
 
