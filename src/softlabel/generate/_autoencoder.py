@@ -349,7 +349,7 @@ def _pretrained(folder: Path) -> nn.Module:
             odd = [*told["missing_keys"], *told["unexpected_keys"]]
             if odd:
                 raise ValueError(f"its weights do not fit, e.g. {odd[0]}")
-            return network  # type: ignore[no-any-return]
+            return channels_last(network)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ConfigError(
             f"There is no autoencoder at {folder} that diffusers can read ({error}). Give the folder of an "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError, DatasetInfo, StoreError, plain
-from softlabel.models import optional_package
+from softlabel.models import channels_last, optional_package
 from softlabel.training import Execution
 
 BATCH = 256
@@ -96,6 +96,7 @@ def autoencoder_of(meta: Mapping[str, Any], weights: dict[str, Tensor], path: Pa
     with torch.random.fork_rng(devices=[]):  # what it draws is replaced at once
         network = getattr(diffusers, config.pop("_class_name")).from_config(config)
     load_weights(network, weights, path)
+    channels_last(network)
     return Autoencoder(
         network=network.eval().requires_grad_(False),
         info=DatasetInfo.from_json(meta["info"]),
