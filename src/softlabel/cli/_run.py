@@ -47,7 +47,7 @@ from softlabel.store import Store, is_complete, load_distilled, read_artifact
 from softlabel.training import Execution, Teacher, resolve_stack
 
 SOME_FAILED = 3
-"""The exit status of a grid some of whose cells failed."""
+"""The exit status of a study some of whose students failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
