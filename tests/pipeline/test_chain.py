@@ -352,6 +352,14 @@ def test_labels_for_class_folders(softlabel: Any, made: Any, folder: Path, tmp_p
     assert {arm["set"] for arm in both.json["arms"]} == {"folder-mine", "random"}
 
 
+@pytest.mark.parametrize("protocol", ["lpqld", "challenge-2024", "rded"])
+def test_every_protocol_is_evaluated_by_default(protocol: str, softlabel: Any, made: Any, tmp_path: Path) -> None:
+    words = ("evaluate", made.random, "--teacher", made.teacher, "--protocol", protocol, "--epochs", "20",
+             "--student", "convnet-2:width=8")  # fmt: skip
+    said = softlabel(*words, "--full-epochs", "1", "--store", tmp_path, "--dry-run", "--json")
+    assert said.code == 0, said.err
+
+
 def test_labels_of_another_teacher_are_not_mixed_in(softlabel: Any, made: Any, tmp_path: Path) -> None:
     store = ("--store", tmp_path / "store")
     labels = softlabel("label", made.random, "--teacher", made.teacher, "--teacher-epoch", "0", *store, "--json")

@@ -179,6 +179,39 @@ CASES: dict[str, Case] = {
         lambda b: ("evaluate", b.made.random, "--labels", "soft", "--teacher", b.made.teacher),
         ["no label regime named 'soft'"],
     ),
+    "labels-of-no-store": (
+        lambda b: ("train", b.made.random, "--labels", "int8", "--protocol", "gift", "--teacher", b.made.teacher),
+        ["online labels are not", "replay+int8"],
+    ),
+    "labels-edited-and-stored": (
+        lambda b: ("train", b.made.random, "--labels", "swap", "--protocol", "lpld", "--teacher", b.made.teacher),
+        ["Edits are for labels as they are made"],
+    ),
+    "labels-by-class-mixed": (
+        lambda b: ("train", b.made.random, "--labels", "smooth", "--protocol", "rded", "--loss", "soft_ce",
+                   "--teacher", b.made.teacher),
+        ["'smooth' goes by an image's class", "'rded' mix images", "fixed+smooth"],
+    ),
+    "labels-unread": (
+        lambda b: ("train", b.made.random, "--labels", "online+fp16", "--loss", "ce", "--teacher", b.made.teacher),
+        ["The loss ce looks at the class alone", "Leave --labels out"],
+    ),
+    "no-classes-of-a-known-set": (
+        lambda b: ("train", b.made.random, "--loss", "ce", "--classes", "0"),
+        ["classes must be 2 or more. Got 0"],
+    ),
+    "seconds-of-nothing": (
+        lambda b: ("evaluate", b.made.random, "--teacher", b.made.teacher, "--seconds", "5"),
+        ["--seconds is the time of --timed sets"],
+    ),
+    "clip-of-grey": (
+        lambda b: ("clip", "--data", "digits", "--out", b.room / "clip", "--dry-run"),
+        ["square images of 3 channels"],
+    ),
+    "clip-again": (
+        lambda b: ("clip", "--data", b.made.data, "--out", b.made.teacher, "--no-resume"),
+        ["--no-resume makes everything again", "Choose another --out"],
+    ),
     "list": (lambda b: ("ls", "recipies"), ["no list named 'recipies'", "Did you mean 'recipes'", "protocols"]),
     "views": (
         lambda b: (*TEACH, "--data", b.made.data, "--views", "flip"),

@@ -189,9 +189,10 @@ def test_what_a_time_cannot_be_given_to(method: str, message: str) -> None:
         TimedSet(name="x", method=method, seconds=1)
 
 
-def test_a_time_must_pass() -> None:
+@pytest.mark.parametrize("seconds", [0, float("inf"), float("nan")])
+def test_a_time_must_pass_and_end(seconds: float) -> None:
     with pytest.raises(ConfigError, match="seconds above 0"):
-        TimedSet(name="x", method="latent-diffusion", seconds=0)
+        TimedSet(name="x", method="latent-diffusion", seconds=seconds)
 
 
 def test_the_challenge_s_generative_track(

@@ -127,6 +127,11 @@ def test_a_cluster_that_is_not_there_is_told_before_any_work() -> None:
         make_executor("ray", address="127.0.0.1:1")
 
 
+def test_workers_are_of_a_local_cluster() -> None:
+    with pytest.raises(ConfigError, match="Leave one of them out"):
+        make_executor("ray", address="127.0.0.1:1", workers=2)
+
+
 def test_a_cluster_that_goes_away(run: Compare, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("softlabel.evaluation._executors._require_listener", lambda address: None)

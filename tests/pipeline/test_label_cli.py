@@ -159,7 +159,7 @@ def test_labels_for_a_budget(label: Any, train: Any, made: Any) -> None:
     assert said.json["bytes"]["views"] == 8
     tried = label(*words, "--dry-run", "--json").json["candidates"]
     assert {one["labels"] for one in tried} >= {f"replay:epochs={said.json['epochs']}+{said.json['codec']}"}
-    assert "Would be tried" in label(*words, "--dry-run").out
+    assert "Would be tried, with a student of 4 epochs each" in label(*words, "--dry-run").out
     again = label(*words)
     assert "Pilot on real training images" in again.out
     assert again.out.rstrip().endswith(f"labels: {said.json['labels']}")

@@ -188,12 +188,16 @@ def test_a_set_and_its_labeler_at_once(softlabel: Any, made: Any, small: Any, tm
     assert tuned["distilled"] == moved["distilled"]
     assert tuned["labeler"] != moved["labeler"]
     assert [line["done"] for line in softlabel(*words, *fine, "--dry-run").json["plan"]] == [1, 1, 1, 1, 1]
+    before = set((tmp_path / "distilled").iterdir())
     for spec, teachers, message in (
         ("hello:size=32", (), "of one --teacher. Got 0"),
         ("hallo", ("--teacher", made.teacher), "There is no labeler named 'hallo'"),
         ("hello:ranks=2", ("--teacher", made.teacher), "has no option 'ranks'"),
+        ("hello:offset_epochs=1,views=rded", ("--teacher", made.teacher), "'rded' mix several"),
+        ("hello:backbone=hf:nobody/x", ("--teacher", made.teacher), "is not on this machine"),
     ):
-        said = softlabel(*words, *teachers, "--labeler", spec)
+        said = softlabel(*words, "--seed", "7", *teachers, "--labeler", spec)
+        assert set((tmp_path / "distilled").iterdir()) == before
         assert (said.code, message in said.error) == (2, True), said.err
 
 

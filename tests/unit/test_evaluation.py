@@ -33,6 +33,7 @@ from softlabel.evaluation import (
     verdict,
 )
 from softlabel.labels import FixedLabels, HardLabels, LabelSpec, fixed_labels, make_labels, online_labels, read_labels
+from softlabel.labels._sources import in_half
 from softlabel.models import build_model
 from softlabel.store import Store, read_artifact, save_distilled
 from softlabel.training import Checks, Execution, Protocol, Teacher, Trainee
@@ -369,6 +370,23 @@ def test_a_comparison(run: Compare, store: Store, families: list[SetPaths], tiny
     assert len(meta["sets"][0]["paths"]) == 2
     assert any("last epoch" in note for note in meta["notes"])
     assert any("not trained to convergence" in note for note in meta["notes"])
+
+
+def test_losses_on_the_same_labels_ask_the_teacher_once(
+    run: Compare, store: Store, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved = []
+
+    def counting(found: Teacher) -> Teacher:
+        halved.append(found)
+        return in_half(found)
+
+    monkeypatch.setattr("softlabel.labels._reading.in_half", counting)
+    same = replace(comparison, losses=("soft_ce", "gift", "kl"), labels=("online+fp16",), seeds=(0,))
+    run(store, comparison=same)
+    assert len(halved) == 2  # one per set
+    assert len(list((store.root / "replay").iterdir())) == 2
+    assert len(records_of(store)) == 2 * 3 + 1
 
 
 def test_every_pair_is_compared_by_seed(run: Compare, store: Store, tiny_data: Dataset) -> None:

@@ -264,6 +264,18 @@ def test_an_autoencoder_for_other_channels(
         adopt_autoencoder(tmp_path / "public", grey_data, store=home, execution=CPU)
 
 
+def test_another_precision_is_another_autoencoder(
+    home: Store, tiny_data: Dataset, coder: Autoencoder, tmp_path: Path
+) -> None:
+    network: Any = coder.network
+    network.save_pretrained(tmp_path / "public")
+    paths = {
+        adopt_autoencoder(tmp_path / "public", tiny_data, store=home, execution=Execution("cpu", precision))
+        for precision in ("fp32", "bf16")
+    }
+    assert len(paths) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from softlabel.core import ConfigError, UnknownNameError
-from softlabel.evaluation import Arm, Comparison, Tuning, find_protocol
+from softlabel.evaluation import PROTOCOLS, Arm, Comparison, Tuning, find_protocol
 from softlabel.evaluation._comparison import Cell, arms, cells
 from softlabel.evaluation._pairs import compare_arms
 from softlabel.evaluation._units import Unit, make_units
@@ -77,6 +77,15 @@ def test_arms_with_several_labels(comparison: Comparison) -> None:
         ({"labels": ("often",)}, "There is no label regime, edit or codec named 'often'"),
         ({"labels": ("fixed+swap:rank=0",)}, "must be a whole number from 1 on. Got 0"),
         ({"labels": ("keep:top=2",)}, "The loss 'gift' needs the teacher's logits"),
+        ({"losses": ("soft_ce",), "labels": ("int8",)}, "online labels are not. Take fixed .* as in replay.int8"),
+        (
+            {"losses": ("soft_ce",), "labels": ("swap",), "protocol": find_protocol("lpld", epochs=10)},
+            "Edits are for labels as they are made, not for stored ones",
+        ),
+        (
+            {"losses": ("soft_ce",), "labels": ("keep:top=0",), "protocol": find_protocol("rded", epochs=3)},
+            "'keep:top=0' goes by an image's class, and the views of the protocol 'rded \\(3 epochs\\)' mix images",
+        ),
         (
             {"losses": ("soft_ce",), "labels": ("swap",), "steps": 2},
             "Edited and stored labels are for all classes at once",
@@ -86,6 +95,20 @@ def test_arms_with_several_labels(comparison: Comparison) -> None:
 def test_labels_that_no_student_can_learn_from(comparison: Comparison, changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, UnknownNameError), match=message):
         replace(comparison, **{"losses": ("gift",), **changes})
+
+
+def test_edits_by_class_go_with_one_label_per_image(comparison: Comparison) -> None:
+    mixing = replace(comparison, protocol=find_protocol("rded", epochs=3), losses=("soft_ce",))
+    for labels in ("fixed+smooth", "online+keep:top=2"):
+        assert len(arms(replace(mixing, labels=(labels,)), ["a"], 4)) == 1
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_every_protocol_has_a_full_data_baseline(name: str) -> None:
+    comparison = Comparison(
+        name="x", title="x", protocol=find_protocol(name, 20), students=(STUDENT,), losses=("ce",), full_epochs=2
+    )
+    assert comparison.full_protocol().total_epochs == 2
 
 
 def test_arms_with_tuned_rates(comparison: Comparison) -> None:

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from softlabel.labels import (
     set_labeler_path,
     train_labeler,
     train_set_labeler,
+    weak_stops,
 )
 from softlabel.labels._projector import Projector, ProjectorConfig, text_head
 from softlabel.labels._teach_labeler import least_squares, likeness
@@ -547,6 +548,7 @@ def test_a_labeler_is_named_by_its_backbone_s_weights_not_by_their_place(
 
 def test_texts_are_made_of_words() -> None:
     assert prompts(("n01443537", "sea_lion", "truck"), "a {}.") == ["a goldfish.", "a sea lion.", "a truck."]
+    assert prompts(("cat",), "a {} of {kind}") == ["a cat of {kind}"]
     with pytest.raises(ConfigError, match="'n09999999' is a WordNet id, and the words for it are not known"):
         prompts(("n09999999",), "a {}.")
 
@@ -566,6 +568,14 @@ def test_a_backbone_that_is_not_here(spec: str, message: str) -> None:
         load_backbone(spec)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "stops"),
+    [(range(1, 25), (12, 18, 24)), ((5, 10, 15, 20, 24), (10, 20, 24)), (range(1, 4), (2, 3)), ((1,), (1,))],
+)
+def test_weak_teachers_are_epochs_that_were_kept(epochs: Sequence[int], stops: tuple[int, ...]) -> None:
+    assert weak_stops(epochs) == stops
+
+
 @pytest.mark.parametrize("spec", ["resnet", "clip", "clip:", "efficientnet-lite0:x"])
 def test_unknown_backbones(spec: str) -> None:
     with pytest.raises(UnknownNameError, match="no backbone named"):
@@ -578,6 +588,7 @@ def test_unknown_backbones(spec: str) -> None:
         ({"rank": -1}, "rank of 0 or more"),
         ({"head_rank": 0}, "head_rank of 1 or more"),
         ({"prompt": "a cat"}, "needs {}"),
+        ({"prompt": "{} and {}"}, "needs {} once"),
         ({"epochs": -1}, "epochs must be 0 or more"),
         ({"lr": 0.0}, "learning rate"),
         ({"batch": 0}, "1 image or more"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from softlabel.cli._options import Data, Machine, Session
 from softlabel.cli._output import print_json, print_table
 from softlabel.core import human_bytes
-from softlabel.labels import SmallClipConfig, train_small_clip
+from softlabel.labels import SmallClipConfig, check_small_clip, train_small_clip
 from softlabel.store import read_artifact
 
 
@@ -45,8 +45,10 @@ class MakeClip:
     def run(self, session: Session) -> None:
         names = ("width", "depth", "heads", "patch", "embedding", "epochs", "batch", "lr")
         config = SmallClipConfig(**{name: getattr(self, name) for name in names})
+        self.machine.open_store(self.out)  # refuses an --out that it cannot write, or is told to make again
         execution = self.machine.execution()
         data = self.data.options().load(session.progress)
+        check_small_clip(data.info, config)
         if self.machine.dry_run:
             steps = config.epochs * -(-len(data.train) // config.batch)
             facts = {"clip": str(self.out), "steps": steps}

@@ -8,7 +8,7 @@ from typing import Any
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, Dataset, build_config, human_bytes, human_seconds, parse_spec
+from softlabel.core import ConfigError, Dataset, Silent, build_config, human_bytes, human_seconds, parse_spec
 from softlabel.evaluation import GeneratorOptions, PlanLine, plan_generator
 from softlabel.generate import (
     KINDS,
@@ -74,9 +74,12 @@ class MakeGenerator:
         config = GeneratorConfig(**{name: getattr(self, name) for name in names})
         coder = self._autoencoder()
         teachers = self.teachers.load() if self.teachers.teacher else []
-        store, execution = self.machine.open_store(self.out), self.machine.execution()
-        data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
+        execution = self.machine.execution()
         processes = launched(execution.device)
+        if processes.count > 1 and not self.machine.resume:
+            raise ConfigError("--no-resume is for one process. Of several, choose a new --store instead.")
+        store, progress = self.machine.open_store(self.out), session.progress if processes.first else Silent()
+        data = self.data.options(teachers[0].info if teachers else None).load(progress)
         for teacher in teachers:
             check_teacher(teacher, data.info)
         processes.part(config.batch)
@@ -86,16 +89,19 @@ class MakeGenerator:
             return
         if isinstance(coder, AutoencoderConfig):
             path = train_autoencoder(
-                data, coder, store=store, execution=execution, seed=self.seed, processes=processes,
-                progress=session.progress,
-            )  # fmt: skip
+                data, coder, store=store, execution=execution, seed=self.seed, processes=processes, progress=progress
+            )
         elif is_complete(coder):
             path = coder
         else:
+            if not processes.first:  # the first keeps it, the others find it
+                processes.wait()
             path = adopt_autoencoder(coder, data, store=store, execution=execution)
+            if processes.first:
+                processes.wait()
         made = train_generator(
             data, load_autoencoder(path), config, store=store, execution=execution, seed=self.seed, processes=processes,
-            out=self.out, progress=session.progress,
+            out=self.out, progress=progress,
         )  # fmt: skip
         if processes.first:
             self._tell(data, path, made, teachers, execution)
@@ -128,7 +134,7 @@ class MakeGenerator:
                 data, coder, config, store=store, execution=execution, seed=self.seed, out=self.out
             )
             return coder, places[1]
-        given = given_autoencoder(data, coder, config)
+        given = given_autoencoder(data, coder, config, execution)
         return given, place_on(
             data, given.fingerprint, config, store=store, execution=execution, seed=self.seed, out=self.out
         )

@@ -8,8 +8,8 @@ import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers
 from softlabel.cli._output import print_json, print_table
-from softlabel.core import ConfigError, DistilledSet, fingerprint, human_bytes, parse_bytes
-from softlabel.evaluation import PILOT_EPOCHS, find_protocol, label_candidates, pilot, read_given
+from softlabel.core import ConfigError, DistilledSet, count_of, fingerprint, human_bytes, parse_bytes
+from softlabel.evaluation import find_protocol, label_candidates, pilot, pilot_epochs, read_given
 from softlabel.labels import (
     SEED_BYTES,
     Codec,
@@ -123,7 +123,8 @@ class Label:
             print_json({"candidates": [{"labels": spec.spec, "bytes": size} for spec, size in candidates]})
             return
         rows = [(spec.spec, human_bytes(size)) for spec, size in candidates]
-        print_table(f"Would be tried, with a student of {PILOT_EPOCHS} epochs or fewer each", ("labels", "bytes"), rows)
+        epochs = count_of(pilot_epochs(find_protocol(self.protocol, self.epochs)), "epoch")
+        print_table(f"Would be tried, with a student of {epochs} each", ("labels", "bytes"), rows)
 
     def _best(
         self, candidates: Candidates, source: OnlineLabels, distilled: DistilledSet, store: Store, execution: Execution,

@@ -13,10 +13,11 @@ from softlabel.labels import (
     load_labeler,
     train_labeler,
     train_set_labeler,
+    weak_stops,
 )
 from softlabel.models import load_backbone
 from softlabel.store import read_artifact
-from softlabel.training import Teacher, load_teacher
+from softlabel.training import Teacher, kept_epochs, load_teacher
 
 OWN = {"set_epochs": 0, "offset_epochs": 30}
 """Of a labeler of one set, where nothing else is asked for."""
@@ -123,8 +124,7 @@ def weak_teachers(path: Path, stops: tuple[int, ...] | None = None) -> list[Teac
         StoreError: no teacher there, or an epoch that it did not keep.
     """
     if stops is None:
-        last = load_teacher(path).epoch
-        stops = tuple(dict.fromkeys(max(1, round(last * share)) for share in (0.5, 0.75, 1.0)))
+        stops = weak_stops([epoch for epoch in kept_epochs(path) if epoch])
     if len(set(stops)) < len(stops):
         raise ConfigError(f"--stops takes different epochs. Got {', '.join(map(str, stops))}.")
     return [load_teacher(path, epoch) for epoch in stops]

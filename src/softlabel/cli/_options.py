@@ -100,9 +100,9 @@ class Data:
             return replace(
                 usual,
                 image_size=size or usual.image_size,
-                channels=self.channels or usual.channels,
+                channels=usual.channels if self.channels is None else self.channels,
                 selection=share or 0.0,
-                classes=self.classes or usual.classes,
+                classes=usual.classes if self.classes is None else self.classes,
             )
         if known is None:
             raise ConfigError("Which data? Name it with --data, for example --data cifar10. See: softlabel ls datasets")
@@ -110,9 +110,9 @@ class Data:
         return DataOptions(
             spec=before.get("spec", known.name),
             image_size=size or (tuple(before["image_size"]) if "image_size" in before else None),
-            channels=self.channels or before.get("channels"),
+            channels=before.get("channels") if self.channels is None else self.channels,
             selection=before.get("selection", 0.0) if share is None else share,
-            classes=self.classes or before.get("classes"),
+            classes=before.get("classes") if self.classes is None else self.classes,
         )
 
 

@@ -48,6 +48,7 @@ from softlabel.training import Execution, Teacher, resolve_stack
 
 SOME_FAILED = 3
 """The exit status of a study some of whose students failed."""
+TIMED_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,8 @@ class Evaluate:
     timed: str | None = None
     """Add sets of all that a generator makes within --seconds, anew for every seed, as in
     latent-diffusion:generator=PATH,steps=6"""
-    seconds: float = 600.0
-    """For --timed: the challenge's ten minutes by default."""
+    seconds: float | None = None
+    """For --timed. Default: 600, the challenge's ten minutes."""
     protocol: str = "gift"
     """How students are trained. See: softlabel ls protocols"""
     losses: Annotated[tuple[str, ...] | None, tyro.conf.arg(aliases=["--loss"])] = None
@@ -236,7 +237,8 @@ class Evaluate:
         regime = "fixed" if self._labels_folder() is not None else self.labels
         protocol = find_protocol(self.protocol, self.epochs).with_labels(regime)
         own = ("kl",) if protocol.loss.name == "gift" else (protocol.loss.spec,)
-        usual = ("ce",) if protocol.labels == "hard" else ("ce", *own, "gift")
+        gift = () if protocol.tempering else ("gift",)  # temperatures that move are kl's
+        usual = ("ce",) if protocol.labels == "hard" else ("ce", *own, *gift)
         losses = usual if self.losses is None else self.losses
         if self.baselines and "ce" not in losses:
             losses = ("ce", *losses)
@@ -253,10 +255,13 @@ class Evaluate:
 
     def _timed(self) -> TimedSet | None:
         if self.timed is None:
+            if self.seconds is not None:
+                raise ConfigError("--seconds is the time of --timed sets. Add --timed, or leave it out.")
             return None
         if not plain_sampling(self.timed)[0].name:
             raise ConfigError("--timed needs a generator: say latent-diffusion:generator=FOLDER (softlabel generator).")
-        return TimedSet(name=f"all of {self.seconds:g} s", method=self.timed, seconds=self.seconds)
+        seconds = TIMED_SECONDS if self.seconds is None else self.seconds
+        return TimedSet(name=f"all of {seconds:g} s", method=self.timed, seconds=seconds)
 
     def _labels_folder(self) -> Path | None:
         """The folder of stored labels, when --labels is one."""

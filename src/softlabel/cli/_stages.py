@@ -40,6 +40,7 @@ from softlabel.labels import (
     LabelSpec,
     LabelStore,
     OnlineLabels,
+    check_projector,
     load_label_store,
     load_labeler,
     load_labels,
@@ -50,7 +51,7 @@ from softlabel.labels import (
 )
 from softlabel.models import build_model, check_model
 from softlabel.store import LOSSLESS, is_complete, load_distilled, read_artifact
-from softlabel.training import TEACHER_PROTOCOLS, Protocol, train_teacher, warn_if_weaker
+from softlabel.training import TEACHER_PROTOCOLS, Protocol, Teacher, train_teacher, warn_if_weaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,13 +185,16 @@ class Distill:
         store, execution = self.machine.open_store(self.out), self.machine.execution()
         data = self.data.options(teachers[0].info if teachers else None).load(session.progress)
         check_work(self.method, data, teachers, ipc=self.ipc)
+        group: list[Teacher] = []
+        if hello is not None:  # what it lacks is told before anything is made
+            group = weak_teachers(self.teachers.teacher[0])
+            check_projector(hello, data.info)
         out = None if update else self.out  # with an update, what was made first stays in the store
         if self.machine.dry_run:
             path = set_path(options, data, teachers, self.seed, store, execution, out=out)
             family = SetPaths(self.method, ((self.seed, path),))
             lines = [plan_set(options, family, data, teachers, execution)]
             if hello is not None:
-                group = weak_teachers(self.teachers.teacher[0])
                 images = self.ipc * data.info.classes
                 lines += plan_labeler(
                     hello, update, group, family, images, images * tiles(self.method), data, self.seed, store,
@@ -201,7 +205,6 @@ class Distill:
         path = make_set(options, data, teachers, self.seed, store, execution, out=out, progress=session.progress)
         labeler = None
         if hello is not None:
-            group = weak_teachers(self.teachers.teacher[0])
             labeler = train_labeler(
                 data, group, hello, store=store, execution=execution, seed=self.seed, progress=session.progress
             )
@@ -281,9 +284,15 @@ class Train:
         spec = LabelSpec() if stored or self.labels is None else LabelSpec.parse(self.labels)
         regime = {"": spec.regime, "label-store": "replay"}.get(kind, "fixed")
         protocol = find_protocol(self.protocol, self.epochs).with_labels(regime, spec.epochs)
+        spec.require(protocol)
         if self.loss is not None or protocol.labels == "hard":
             protocol = protocol.with_loss(self.loss or "ce")
         protocol.require_labels()
+        if protocol.labels == "hard" and (spec.edits or spec.codec):
+            raise ConfigError(
+                f"The loss {protocol.loss.spec} looks at the class alone, and --labels {self.labels} are a teacher's. "
+                f"Leave --labels out, or choose another loss."
+            )
         store, execution = self.machine.open_store(), self.machine.execution()
         if stored is not None and self.teachers.teacher:
             raise ConfigError(f"The labels at {stored} are kept already, and no teacher is asked. Leave --teacher out.")

@@ -9,7 +9,8 @@
     |   `-- DiskFullError     the disk filled up while writing
     |-- TeacherMismatchError  a teacher that does not fit the data
     |-- DistillError          a distilled set that cannot be made from this data
-    `-- NonFiniteLossError    training produced NaN or infinity
+    `-- TrainingFailedError   a training of several failed
+        `-- NonFiniteLossError  it produced NaN or infinity
 
 A message says what was expected, what was found, where, and what to do. The command line prints it
 without a traceback and exits with 2.

@@ -1,6 +1,6 @@
 """Protocols, students, statistics, and whole comparisons."""
 
-from softlabel.evaluation._budget import PILOT_EPOCHS, Candidate, label_candidates, pilot
+from softlabel.evaluation._budget import Candidate, label_candidates, pilot, pilot_epochs
 from softlabel.evaluation._checks import check_inputs
 from softlabel.evaluation._comparison import AXES, Arm, Comparison, SetPaths
 from softlabel.evaluation._executors import EXECUTORS, make_executor
@@ -39,7 +39,6 @@ __all__ = [
     "AXES",
     "CONFIDENCE",
     "EXECUTORS",
-    "PILOT_EPOCHS",
     "PROTOCOLS",
     "STACK_SIZE",
     "Arm",
@@ -76,6 +75,7 @@ __all__ = [
     "make_set",
     "paired_difference",
     "pilot",
+    "pilot_epochs",
     "plan_generator",
     "plan_labeler",
     "plan_one_labeler",

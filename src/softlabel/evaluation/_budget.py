@@ -13,6 +13,7 @@ from softlabel.store import Store
 from softlabel.training import Checks, Execution, Protocol
 
 PILOT_EPOCHS = 60
+"""What tells labels apart: a pilot trains for no longer."""
 JUDGES = 2000
 """Real images that judge the pilot's students: never the test split."""
 FILE_BYTES = 600
@@ -76,6 +77,11 @@ def label_candidates(distilled: DistilledSet, protocol: Protocol, budget: int) -
     return sorted(found, key=lambda one: -one[1])
 
 
+def pilot_epochs(protocol: Protocol) -> int:
+    """For how many epochs `pilot` trains each of its students."""
+    return min(protocol.epochs, PILOT_EPOCHS)
+
+
 def pilot(
     candidates: Sequence[tuple[LabelSpec, int]],
     source: OnlineLabels,
@@ -98,7 +104,7 @@ def pilot(
             made from where the set tells; its test split is not looked at.
         seed: of students and views.
     """
-    epochs = min(protocol.epochs, PILOT_EPOCHS)
+    epochs = pilot_epochs(protocol)
     share = epochs / protocol.epochs
     judge = _judges(data, distilled, seed)
     found = []

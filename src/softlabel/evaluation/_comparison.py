@@ -115,6 +115,8 @@ class Comparison:
         for spec in self.label_specs:
             if spec.regime == "hard":
                 raise ConfigError("Hard labels are what the loss ce has. Name it among the losses.")
+            if self.soft_losses:
+                spec.require(self.protocol.with_labels(spec.regime, spec.epochs))
             stored = (spec.regime or self.protocol.labels) == "replay" or spec.codec is not None
             if (spec.edits or stored) and self.steps:
                 raise ConfigError(
@@ -163,7 +165,7 @@ class Comparison:
         epochs of the whole data that would keep the rate near zero and cripple the baseline.
         """
         schedule = Schedule(name="warmup_linear", warmup=0.2)
-        plain = replace(self.protocol.with_loss("ce"), label_epochs=0, hard_phase=None)
+        plain = replace(self.protocol.with_loss("ce"), label_epochs=0, hard_phase=None, renew_optimizer=False)
         return replace(plain, epochs=self.full_epochs, extra_epoch=False, schedule=schedule)
 
 

@@ -40,6 +40,8 @@ def make_executor(name: str, *, address: str | None = None, workers: int | None 
         if address is not None or workers is not None:
             raise ConfigError("--address and --workers are Ray's. Add --executor ray, or leave them out.")
         return LocalExecutor()
+    if address is not None and workers is not None:
+        raise ConfigError("--workers are of a local cluster, and --address names one that runs. Leave one of them out.")
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers must be 1 or more. Got {workers} instead.")
     _ray()  # what is missing is told before hours of work

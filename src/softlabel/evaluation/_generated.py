@@ -1,5 +1,6 @@
 """Generators as part of a story, and families of sets of as many generated images as a time allows."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,8 @@ class TimedSet:
     def __post_init__(self) -> None:
         plain_sampling(self.method)
         check_storage(self.storage)
-        if self.seconds <= 0:
-            raise ConfigError(f"A time budget takes seconds above 0. Got {self.seconds:g}.")
+        if not 0 < self.seconds < math.inf:
+            raise ConfigError(f"A time budget takes a number of seconds above 0. Got {self.seconds:g}.")
 
 
 def keep_generator(

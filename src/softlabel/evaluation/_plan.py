@@ -170,7 +170,7 @@ class _Generator:
         family = SetPaths(options.name, tuple(places))
         line = plan_set(options, family, data, teachers, execution, checked=False)
         config = latent_config(options.method)
-        images = options.ipc * data.info.classes * (config.candidates if config.how == "best" else 1)
+        images = options.ipc * data.info.classes * config.samples
         seconds = self.cost.sampling_seconds(config.sampling, images) if self.cost else 0.0
         return replace(line, seconds=(line.total - line.done) * seconds), family
 

@@ -141,7 +141,7 @@ def plan_set(
         seconds = left * forwards * step / probe.batch_size(len(data.train), data.info.classes) * FORWARD_SHARE
     if left and checked and find_method(options.method)[0].computes:
         config = latent_config(options.method)
-        images = options.ipc * data.info.classes * (config.candidates if config.how == "best" else 1)
+        images = options.ipc * data.info.classes * config.samples
         seconds = left * images * image_seconds(load_generator(Path(config.generator)), config.sampling, execution)
     # PNG keeps about what the pixels weigh; a file and its line in the manifest have a size of their own.
     size = options.ipc * data.info.classes * (data.train.images[0].numel() + 300)

@@ -119,6 +119,7 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
     if seen:
         data, distilled = seen_data(data, seen), seen_set(whole, seen)
     sources: dict[tuple[str, str], LabelSource] = {}
+    read: dict[tuple[str, ...], LabelSource] = {}
     jobs = {}
     for cell in unit.cells:
         arm, named = cell.arm, replace(distilled, info=whole.info)
@@ -127,7 +128,10 @@ def prepare(unit: Unit, bench: Bench) -> Prepared:
         if name not in sources:
             made = arm_labels(arm, cell.seed, bench.teachers, bench.own, bench.stored, named, bench.execution)
             sources[name] = SeenLabels(made, seen) if seen and made.regime != "hard" else made
-        labels = _read(arm, sources[name], named, cell.seed, bench.execution)
+        reading = (*name, arm.protocol.labels, arm.labels.spec)
+        if reading not in read:
+            read[reading] = _read(arm, sources[name], named, cell.seed, bench.execution)
+        labels = read[reading]
         jobs[cell] = Job(protocol=arm.protocol, student=arm.student, labels=labels, arm=arm.name)
     keys = {cell: PlannedJob(job, distilled, data, cell.seed, bench.execution).key for cell, job in jobs.items()}
     return Prepared(data, distilled, jobs, keys)

@@ -172,7 +172,7 @@ def adopt_autoencoder(
         MissingExtraError: diffusers is not installed.
     """
     network = pretrained_autoencoder(folder, data)
-    identity = adopted_identity(network, data)
+    identity = adopted_identity(network, data, execution)
     key = fingerprint(identity)
     path = out or store.teacher(f"{data.info.name}-autoencoder", key)
     if is_complete(path):
@@ -182,13 +182,15 @@ def adopt_autoencoder(
     return path
 
 
-def adopted_identity(network: nn.Module, data: Dataset) -> dict[str, Any]:
+def adopted_identity(network: nn.Module, data: Dataset, execution: Execution) -> dict[str, Any]:
     """What tells one pretrained autoencoder with the statistics of some data from another."""
     return {
         "weights": tensor_fingerprint(*network.state_dict().values()),
         "network": plain(dict(config_of(network))),
+        "revision": REVISION,
         "data": data.info.digest,
         "train": data.train.digest,
+        "execution": execution.identity,
     }
 
 

@@ -67,6 +67,11 @@ class Choice:
     def needs_teacher(self) -> bool:
         return self.how == "best"
 
+    @property
+    def samples(self) -> int:
+        """How many are made for one image."""
+        return self.candidates if self.how == "best" else 1
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -131,7 +136,7 @@ def _of_class(
     execution: Execution,
     teachers: Sequence[Teacher],
 ) -> Chosen:
-    count = ipc * (choice.candidates if choice.how == "best" else 1)
+    count = ipc * choice.samples
     classes, numbers = torch.full((count,), label), torch.arange(count)
     noise = generator.noise(classes.tolist(), numbers.tolist(), seed)
     begin, weights, strength = None, None, 1.0

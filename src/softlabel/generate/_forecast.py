@@ -112,7 +112,7 @@ class GivenAutoencoder:
     size: int
 
 
-def given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig) -> GivenAutoencoder:
+def given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig, execution: Execution) -> GivenAutoencoder:
     """What stands at `folder`: an autoencoder trained here, or one pretrained elsewhere.
 
     Raises:
@@ -128,7 +128,7 @@ def given_autoencoder(data: Dataset, folder: Path, config: GeneratorConfig) -> G
     factor = 2 ** (len(built["block_out_channels"]) - 1)
     shape = int(built["latent_channels"]), data.info.height // factor, data.info.width // factor
     check_denoiser(data, shape, config)
-    return GivenAutoencoder(shape, fingerprint(adopted_identity(network, data)), _bytes(network))
+    return GivenAutoencoder(shape, fingerprint(adopted_identity(network, data, execution)), _bytes(network))
 
 
 def forecast_generator(

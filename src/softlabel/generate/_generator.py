@@ -320,6 +320,7 @@ def _identity(
         "autoencoder": autoencoder,
         "data": data.info.digest,
         "train": data.train.digest,
+        "classes": list(data.info.class_names),
         "seed": seed,
         "execution": execution.identity,
     }

@@ -17,6 +17,7 @@ from softlabel.labels._hello import (
     labeler_features,
     load_labeler,
     stand_in_labeler,
+    weak_stops,
 )
 from softlabel.labels._label_store import SHARD_ROWS, LabelStore, StoredLabels, load_label_store, write_label_store
 from softlabel.labels._label_views import VIEWS
@@ -24,7 +25,7 @@ from softlabel.labels._learned import Learning, learn_labels, learning_step_seco
 from softlabel.labels._reading import read_from, read_labels, unread
 from softlabel.labels._replay import REPLAY_BYTES, ReplayedLabels, replay_bytes, replayed
 from softlabel.labels._set_labeler import set_labeler_path, train_set_labeler
-from softlabel.labels._small_clip import SmallClipConfig, train_small_clip
+from softlabel.labels._small_clip import SmallClipConfig, check_small_clip, train_small_clip
 from softlabel.labels._sources import (
     FixedLabels,
     HardLabels,
@@ -61,6 +62,7 @@ __all__ = [
     "StoredLabels",
     "WrappedLabels",
     "check_projector",
+    "check_small_clip",
     "coded_labels",
     "edited_labels",
     "entropy",
@@ -87,5 +89,6 @@ __all__ = [
     "train_set_labeler",
     "train_small_clip",
     "unread",
+    "weak_stops",
     "write_label_store",
 ]

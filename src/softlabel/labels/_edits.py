@@ -135,6 +135,7 @@ EDITS: dict[str, EditEntry] = {
     "forget": EditEntry(forget, "the entry of one class set to 0 in the labels of all others"),
 }
 
+_BY_CLASS = ("smooth", "shuffle", "forget")
 _LEAST_OPTION: dict[str, float] = {"rank": 1, "top": 0, "temperature": 1e-6, "index": 0}
 
 
@@ -175,6 +176,11 @@ class Edit:
     @property
     def spec(self) -> str:
         return format_spec(self.name, dict(self.options))
+
+    @property
+    def by_class(self) -> bool:
+        """Whether it looks at the class of the image that a label is for."""
+        return self.name in _BY_CLASS or (self.name == "keep" and not dict(self.options)["top"])
 
     def require_classes(self, classes: int) -> None:
         """Raises ConfigError when labels of so many classes have no such entry."""

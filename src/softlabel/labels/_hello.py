@@ -6,7 +6,7 @@ optimizer, epochs or prompt; ours are options. It adapts a CLIP ResNet's convolu
 and full convolutions the backbone has, and a head without texts begins at least squares.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,11 @@ class HelloConfig(ProjectorConfig):
         for name in ("epochs", "set_epochs", "offset_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"A labeler's {name} must be 0 or more. Got {getattr(self, name)} instead.")
-        self.protocol(max(1, self.epochs))
+        if self.protocol(max(1, self.epochs)).mixes and self.offset_epochs:
+            raise ConfigError(
+                f"An offset per image is for views of one image, and the views {self.views!r} mix several. Take "
+                f"others, or no offsets (offset_epochs of 0, set_epochs of 60)."
+            )
 
     @classmethod
     def parse(cls, spec: str, usual: Mapping[str, Any] | None = None) -> "HelloConfig":
@@ -105,6 +109,15 @@ class HelloConfig(ProjectorConfig):
             schedule=Schedule(name="cosine"),
             checks=Checks(count=1),
         )
+
+
+def weak_stops(epochs: Sequence[int]) -> tuple[int, ...]:
+    """Of the epochs that a trajectory kept, those of weak teachers: half way, three quarters of it, and the last.
+
+    HeLlO takes nine of one trajectory, and tunes which; three cost a third of that in every step.
+    """
+    wanted = (max(1, round(max(epochs) * share)) for share in (0.5, 0.75, 1.0))
+    return tuple(dict.fromkeys(min(epochs, key=lambda epoch: abs(epoch - one)) for one in wanted))
 
 
 def check_projector(config: HelloConfig, info: DatasetInfo) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 from softlabel.core import (
     ConfigError,
     DistilledSet,
-    NonFiniteLossError,
     Progress,
     Silent,
     StoreError,
@@ -36,7 +35,7 @@ from softlabel.labels._label_views import (
     written_views,
 )
 from softlabel.labels._numbers import Rows
-from softlabel.labels._sources import OnlineLabels
+from softlabel.labels._sources import OnlineLabels, require_finite
 from softlabel.store import (
     ASIDE,
     Artifact,
@@ -272,7 +271,7 @@ class _Writing:
             for epoch in range(first, last):
                 for batch in self.batches.epoch(self.plan, epoch):
                     logits = self.source.logits(batch.views, batch.index)
-                    _require_finite(logits)
+                    require_finite(logits)
                     for name, tensor in fitted.encode(logits, target=batch.target).items():
                         rows.setdefault(name, []).append(tensor.cpu())
                 self.progress.advance()
@@ -338,8 +337,3 @@ def _views(artifact: Artifact, shards: Sequence[tuple[int, int]], images: int) -
     policy = policy_from_plain(meta["policy"])
     drawn = DrawnViews(policy, int(meta["batch"]), images, int(height), int(width), int(meta["view_seed"]))
     return CheckedViews(drawn, tuple(meta["views_fingerprints"]))
-
-
-def _require_finite(logits: Tensor) -> None:
-    if not bool(logits.isfinite().all()):
-        raise NonFiniteLossError("The teacher gave labels that are NaN or infinite. Train it again, or take another.")

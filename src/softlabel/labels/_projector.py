@@ -45,8 +45,8 @@ class ProjectorConfig:
                 f"A projector has a rank of 0 or more, a head_rank of 1 or more and a size of 0 or more. Got rank "
                 f"{self.rank}, head_rank {self.head_rank} and size {self.size}."
             )
-        if "{}" not in self.prompt:
-            raise ConfigError(f"The prompt needs {{}} where the class name goes. Got {self.prompt!r}.")
+        if self.prompt.count("{}") != 1:
+            raise ConfigError(f"The prompt needs {{}} once, where the class name goes. Got {self.prompt!r}.")
 
 
 class Projector(nn.Module):

@@ -29,8 +29,9 @@ def read_labels(
         epochs: of the training.
 
     Raises:
-        ConfigError: an edit or a codec that does not fit the number of classes.
+        ConfigError: an edit or a codec that does not fit the regime or the number of classes.
     """
+    spec.require_regime(regime)
     if regime == "online" and spec.codec is not None and isinstance(source, OnlineLabels):
         halved = [in_half(teacher) for teacher in source.teachers]
         return online_labels(halved, source.info, execution, distilled=distilled)

@@ -170,11 +170,6 @@ def _tuning(
     data: Dataset, teachers: Sequence[Teacher], config: HelloConfig, distilled: DistilledSet, execution: Execution,
     seed: int,
 ) -> _Tuning:  # fmt: skip
-    if config.offset_epochs and config.protocol(1).mixes:
-        raise ConfigError(
-            f"An offset per image is for views of one image, and the views {config.views!r} mix several. Take others, "
-            f"or no offsets (--offset-epochs 0 --set-epochs 60)."
-        )
     if not config.of_set:
         raise ConfigError(
             "A labeler of one set needs set_epochs or offset_epochs (--set-epochs, --offset-epochs) of 1 or more. Got "

@@ -102,7 +102,7 @@ def train_small_clip(
         MissingExtraError: transformers is not installed.
         StoreError: something else stands at `out`.
     """
-    _check(data.info, config)
+    check_small_clip(data.info, config)
     texts = prompts(data.info.class_names, PROMPT)
     identity = {
         "config": plain(config), "protocol": config.protocol().fingerprint, "texts": texts, "data": data.info.digest,
@@ -148,7 +148,8 @@ def train_small_clip(
     return out
 
 
-def _check(info: DatasetInfo, config: SmallClipConfig) -> None:
+def check_small_clip(info: DatasetInfo, config: SmallClipConfig) -> None:
+    """Raise ConfigError for images that are not square, not of three channels, or not a whole number of patches."""
     if info.channels != 3 or info.height != info.width or info.height % config.patch:
         raise ConfigError(
             f"A CLIP takes square images of 3 channels, cut into patches of {config.patch} px. {info.name} has "

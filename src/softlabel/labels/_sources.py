@@ -198,9 +198,14 @@ def fixed_labels(teachers: Sequence[Teacher], distilled: DistilledSet, execution
             index = torch.arange(start, start + len(views), device=execution.torch_device)
             rows.append(source.logits(views, index).cpu())
     table = torch.cat(rows)
-    if not bool(table.isfinite().all()):
-        raise NonFiniteLossError("The teacher gave labels that are NaN or infinite. Train it again, or take another.")
+    require_finite(table)
     return FixedLabels(table, tuple(teacher.fingerprint for teacher in teachers))
+
+
+def require_finite(logits: Tensor) -> None:
+    """Raise NonFiniteLossError for labels that no student can learn from."""
+    if not bool(logits.isfinite().all()):
+        raise NonFiniteLossError("The teacher gave labels that are NaN or infinite. Train it again, or take another.")
 
 
 def make_labels(

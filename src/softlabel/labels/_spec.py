@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from softlabel.core import ConfigError, UnknownNameError, parse_spec
 from softlabel.labels._codecs import CODECS, Codec
 from softlabel.labels._edits import EDITS, Edit
-from softlabel.training import REGIMES
+from softlabel.training import REGIMES, Protocol
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,14 @@ class LabelSpec:
         if not parts:
             return cls(regime, codec=Codec() if regime == "replay" else None, epochs=epochs)
         if all(name in EDITS for name in names):
-            if regime == "replay":
-                raise ConfigError(f"Edits are for labels as they are made, not for stored ones. Got {spec!r}.")
-            return cls(regime, tuple(Edit.parse(part) for part in parts))
-        if any(name in EDITS for name in names):
+            found = cls(regime, tuple(Edit.parse(part) for part in parts))
+        elif any(name in EDITS for name in names):
             raise ConfigError(f"Labels are edited or stored by a codec, not both. Got {spec!r}.")
-        if regime == "online" and parts == ["fp16"]:
-            return cls(regime, codec=Codec())
-        if regime in ("hard", "online"):
-            raise ConfigError(
-                f"A codec says how labels are stored, and {regime} labels are not. Take fixed (one per image) or "
-                f"replay (one per view), as in replay+{'+'.join(parts)}; or online+fp16, a teacher of 16-bit weights. "
-                f"Got {spec!r}."
-            )
-        return cls(regime, codec=Codec.parse("+".join(parts)), epochs=epochs)
+        else:
+            found = cls(regime, codec=Codec.parse("+".join(parts)), epochs=epochs)
+        if regime is not None:
+            found.require_regime(regime)
+        return found
 
     @property
     def spec(self) -> str:
@@ -77,6 +71,32 @@ class LabelSpec:
         if self.edits:
             return "probabilities"
         return self.codec.space if self.codec is not None and given == "logits" else given
+
+    def require_regime(self, regime: str) -> None:
+        """Raise ConfigError when the edits or the codec are not for labels of a regime, the spec's or a protocol's."""
+        if self.edits and regime == "hard":
+            raise ConfigError(f"Edits are for a teacher's labels, and hard labels have none. Got {self.spec!r}.")
+        if self.edits and regime == "replay":
+            raise ConfigError(f"Edits are for labels as they are made, not for stored ones. Got {self.spec!r}.")
+        if self.codec is not None and (regime == "hard" or (regime == "online" and self.codec != Codec())):
+            raise ConfigError(
+                f"A codec says how labels are stored, and {regime} labels are not. Take fixed (one per image) or "
+                f"replay (one per view), as in replay+{self.codec.spec}; or online+fp16, a teacher of 16-bit weights. "
+                f"Got {self.spec!r}."
+            )
+
+    def require(self, protocol: Protocol) -> None:
+        """Raise ConfigError when the edits or the codec are not for labels as `protocol` has them.
+
+        An edit by an image's class has none on a view of several images, whose label is the teacher's of that view.
+        """
+        self.require_regime(protocol.labels)
+        for edit in self.edits:
+            if edit.by_class and protocol.labels == "online" and protocol.mixes:
+                raise ConfigError(
+                    f"The edit {edit.spec!r} goes by an image's class, and the views of the protocol {protocol.name!r} "
+                    f"mix images. Take fixed labels (fixed+{edit.spec}), another edit or another protocol."
+                )
 
     def check(self, classes: int) -> None:
         """Raise ConfigError when an edit or the codec does not fit labels of so many classes."""

@@ -227,7 +227,8 @@ class Distances(Structure):
 
     After NRR-DD (2503.18267), which stores the distances to the hard label and to that of the CutMix partner, and has
     students match them. Here the second class is the strongest other one, on mixed views mostly the partner, and the
-    label is rebuilt: what the two leave is shared by all others. So any loss over probabilities can take it.
+    label is rebuilt: what the two leave is shared by all others. So losses over probabilities can take it (`soft_ce`
+    and its kin).
     """
 
     space: ClassVar[str] = "probabilities"

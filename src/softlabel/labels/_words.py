@@ -17,7 +17,7 @@ def prompts(class_names: tuple[str, ...], prompt: str) -> list[str]:
     Raises:
         ConfigError: an id without words here, of which a text says nothing.
     """
-    return [prompt.format(_words_of(name)) for name in class_names]
+    return [prompt.replace("{}", _words_of(name)) for name in class_names]
 
 
 def _words_of(name: str) -> str:

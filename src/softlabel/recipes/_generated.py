@@ -13,7 +13,7 @@ from softlabel.evaluation import (
     find_protocol,
 )
 from softlabel.generate import AutoencoderConfig, GeneratorConfig
-from softlabel.training import TEACHER_PROTOCOL
+from softlabel.training import TEACHER_PROTOCOL, Checks
 
 STEPS = 8
 WAYS = {
@@ -32,7 +32,7 @@ def fashion_mnist_generated() -> Recipe:
     return Recipe(
         name="fashion-mnist-generated",
         summary="Fashion-MNIST, latent diffusion: generated, unguided, best-of-4 and prototype images beside random "
-        "real ones, IPC 10 and 50, and all of ten seconds; hard labels, soft labels and GIFT, 3 seeds; an hour or two",
+        "real ones, IPC 10 and 50, and all of ten seconds; hard labels, soft labels and GIFT, 3 seeds; 1.5 hours",
         data=DataOptions(spec="fashion-mnist", image_size=(32, 32)),
         teacher=TeacherOptions(
             arch="convnet-3:norm=instance,width=64",
@@ -105,7 +105,7 @@ def cifar10_generated_quick() -> Recipe:
             base.comparison,
             name="cifar10-generated-quick",
             title="CIFAR-10, generated: a quick look",
-            protocol=find_protocol("gift", epochs=30),
+            protocol=replace(find_protocol("gift", epochs=15), checks=Checks(count=1)),
             students=("convnet-3:norm=instance,width=32",),
             full_epochs=1,
         ),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softlabel.core import ConfigError, UnknownNameError
-from softlabel.labels import HelloConfig
+from softlabel.labels import HelloConfig, weak_stops
 from softlabel.training import EXPERT_PROTOCOL, TEACHER_PROTOCOLS
 
 ARCH = "convnet-3:norm=instance,width=64"  # half the usual width: made for CPUs, as the epochs are
@@ -98,8 +98,7 @@ class LabSetting:
     @property
     def weak(self) -> tuple[int, ...]:
         """Epochs of weak teachers: three over the last half of the trajectory."""
-        usual = tuple(dict.fromkeys(max(1, round(self.length * share)) for share in (0.5, 0.75, 1.0)))
-        return usual if self.stops is None else tuple(sorted(self.stops))
+        return weak_stops(range(1, self.length + 1)) if self.stops is None else tuple(sorted(self.stops))
 
     @property
     def hello(self) -> HelloConfig:
