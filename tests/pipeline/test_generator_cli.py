@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from softlabel.generate import Processes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of diffusers, under numpy 2
@@ -197,6 +200,27 @@ def test_two_processes_train_what_one_trains(train: Any, made: Any, small: Any, 
     together = json.loads(said.stdout)
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     assert together["fingerprint"] == alone["fingerprint"]
+
+
+def test_several_processes_share_one_store(
+    train: Any, home: Path, files_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlabel.cli._generator.launched", lambda device: Processes(rank=1, count=2))
+    before = files_in(home)
+    said = train("--no-resume")
+    assert (said.code, "--no-resume is for one process" in said.error) == (2, True)
+    assert files_in(home) == before
+
+
+def test_renamed_classes_are_another_generator(
+    train: Any, softlabel: Any, small: Any, made: Any, home: Path, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "renamed"
+    shutil.copytree(made.data.partition(":")[2], renamed)
+    for split in renamed.iterdir():
+        (split / "ant").rename(split / "ant lion")
+    words = ("generator", "--data", f"imagefolder:{renamed}", *SMALLEST, *small, "--store", home, "--json")
+    assert softlabel(*words).json["generator"] != train("--json").json["generator"]
 
 
 def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Path) -> None:
