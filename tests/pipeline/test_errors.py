@@ -185,7 +185,7 @@ CASES: dict[str, Case] = {
     ),
     "labels-edited-and-stored": (
         lambda b: ("train", b.made.random, "--labels", "swap", "--protocol", "lpld", "--teacher", b.made.teacher),
-        ["Edits are for labels as they are made"],
+        ["Edits are for labels as they are made", "Take fixed or online, as in online+swap"],
     ),
     "labels-by-class-mixed": (
         lambda b: ("train", b.made.random, "--labels", "smooth", "--protocol", "rded", "--loss", "soft_ce",
@@ -194,6 +194,15 @@ CASES: dict[str, Case] = {
     ),
     "labels-unread": (
         lambda b: ("train", b.made.random, "--labels", "online+fp16", "--loss", "ce", "--teacher", b.made.teacher),
+        ["The loss ce looks at the class alone", "Leave --labels out"],
+    ),
+    "labels-unread-under-hard": (
+        lambda b: ("train", b.made.random, "--labels", "online+swap", "--protocol", "hard",
+                   "--teacher", b.made.teacher),
+        ["The loss ce looks at the class alone"],
+    ),
+    "labels-stored-unread": (
+        lambda b: ("train", b.made.rded, "--labels", b.made.labels, "--loss", "ce"),
         ["The loss ce looks at the class alone", "Leave --labels out"],
     ),
     "no-classes-of-a-known-set": (

@@ -80,7 +80,7 @@ def test_arms_with_several_labels(comparison: Comparison) -> None:
         ({"losses": ("soft_ce",), "labels": ("int8",)}, "online labels are not. Take fixed .* as in replay.int8"),
         (
             {"losses": ("soft_ce",), "labels": ("swap",), "protocol": find_protocol("lpld", epochs=10)},
-            "Edits are for labels as they are made, not for stored ones",
+            r"replayed ones are stored\. Take fixed or online, as in online\+swap:rank=1",
         ),
         (
             {"losses": ("soft_ce",), "labels": ("keep:top=0",), "protocol": find_protocol("rded", epochs=3)},

@@ -36,7 +36,8 @@ class MakeLabeler:
     teacher: Path
     """Folder of a teacher with its trajectory (softlabel teach)."""
     stops: tuple[int, ...] | None = None
-    """Epochs of the trajectory whose mean logits teach. Default: three, over its last half."""
+    """Epochs of the trajectory whose mean logits teach. Default: half way, three quarters and the end, or the
+    nearest of the last half that were kept."""
     backbone: str = HelloConfig.backbone
     """Public backbone. See: softlabel ls backbones"""
     size: int = HelloConfig.size
@@ -117,7 +118,7 @@ class MakeLabeler:
 
 
 def weak_teachers(path: Path, stops: tuple[int, ...] | None = None) -> list[Teacher]:
-    """Checkpoints of one trajectory: those of `stops`, or three over its last half.
+    """Checkpoints of one trajectory: those of `stops`, or of `weak_stops`.
 
     Raises:
         ConfigError: the same epoch twice.

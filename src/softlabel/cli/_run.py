@@ -238,7 +238,7 @@ class Evaluate:
         protocol = find_protocol(self.protocol, self.epochs).with_labels(regime)
         own = ("kl",) if protocol.loss.name == "gift" else (protocol.loss.spec,)
         gift = () if protocol.tempering else ("gift",)  # temperatures that move are kl's
-        usual = ("ce",) if protocol.labels == "hard" else ("ce", *own, *gift)
+        usual = ("ce",) if protocol.labels == "hard" else tuple(dict.fromkeys(("ce", *own, *gift)))
         losses = usual if self.losses is None else self.losses
         if self.baselines and "ce" not in losses:
             losses = ("ce", *losses)

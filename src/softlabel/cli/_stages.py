@@ -285,10 +285,11 @@ class Train:
         regime = {"": spec.regime, "label-store": "replay"}.get(kind, "fixed")
         protocol = find_protocol(self.protocol, self.epochs).with_labels(regime, spec.epochs)
         spec.require(protocol)
-        if self.loss is not None or protocol.labels == "hard":
-            protocol = protocol.with_loss(self.loss or "ce")
+        own = protocol.loss
+        if self.loss is not None or protocol.labels == "hard" or not own.needs_teacher:
+            protocol = protocol.with_loss(self.loss or ("ce" if own.needs_teacher else own.spec))
         protocol.require_labels()
-        if protocol.labels == "hard" and (spec.edits or spec.codec):
+        if protocol.labels == "hard" and (spec.edits or spec.codec or stored is not None):
             raise ConfigError(
                 f"The loss {protocol.loss.spec} looks at the class alone, and --labels {self.labels} are a teacher's. "
                 f"Leave --labels out, or choose another loss."

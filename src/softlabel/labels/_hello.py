@@ -114,10 +114,13 @@ class HelloConfig(ProjectorConfig):
 def weak_stops(epochs: Sequence[int]) -> tuple[int, ...]:
     """Of the epochs that a trajectory kept, those of weak teachers: half way, three quarters of it, and the last.
 
-    HeLlO takes nine of one trajectory, and tunes which; three cost a third of that in every step.
+    Where one is missing, the nearest of the last half; an early one would teach less than it costs. HeLlO takes nine of
+    one trajectory, and tunes which; three cost a third of that in every step.
     """
-    wanted = (max(1, round(max(epochs) * share)) for share in (0.5, 0.75, 1.0))
-    return tuple(dict.fromkeys(min(epochs, key=lambda epoch: abs(epoch - one)) for one in wanted))
+    last = max(epochs)
+    late = [epoch for epoch in epochs if 2 * epoch >= last]
+    wanted = (round(last * share) for share in (0.5, 0.75, 1.0))
+    return tuple(dict.fromkeys(min(late, key=lambda epoch: abs(epoch - one)) for one in wanted))
 
 
 def check_projector(config: HelloConfig, info: DatasetInfo) -> None:

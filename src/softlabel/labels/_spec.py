@@ -75,15 +75,20 @@ class LabelSpec:
     def require_regime(self, regime: str) -> None:
         """Raise ConfigError when the edits or the codec are not for labels of a regime, the spec's or a protocol's."""
         if self.edits and regime == "hard":
-            raise ConfigError(f"Edits are for a teacher's labels, and hard labels have none. Got {self.spec!r}.")
+            raise ConfigError(f"Edits are for a teacher's labels, and hard ones are nobody's. {self._as_made}")
         if self.edits and regime == "replay":
-            raise ConfigError(f"Edits are for labels as they are made, not for stored ones. Got {self.spec!r}.")
+            raise ConfigError(f"Edits are for labels as they are made, and replayed ones are stored. {self._as_made}")
         if self.codec is not None and (regime == "hard" or (regime == "online" and self.codec != Codec())):
             raise ConfigError(
                 f"A codec says how labels are stored, and {regime} labels are not. Take fixed (one per image) or "
                 f"replay (one per view), as in replay+{self.codec.spec}; or online+fp16, a teacher of 16-bit weights. "
                 f"Got {self.spec!r}."
             )
+
+    @property
+    def _as_made(self) -> str:
+        edits = "+".join(edit.spec for edit in self.edits)
+        return f"Take fixed or online, as in online+{edits}. Got {self.spec!r}."
 
     def require(self, protocol: Protocol) -> None:
         """Raise ConfigError when the edits or the codec are not for labels as `protocol` has them.

@@ -97,7 +97,7 @@ class LabSetting:
 
     @property
     def weak(self) -> tuple[int, ...]:
-        """Epochs of weak teachers: three over the last half of the trajectory."""
+        """Epochs of weak teachers: those of --stops, or of `weak_stops`."""
         return weak_stops(range(1, self.length + 1)) if self.stops is None else tuple(sorted(self.stops))
 
     @property
