@@ -236,6 +236,7 @@ def test_images_for_a_time(train: Any, softlabel: Any, small: Any, tmp_path: Pat
     assert "Traceback" not in long.err
     for wrong, message in (
         (("--seconds", "0"), "takes seconds above 0"),
+        (("--seconds", "inf"), "takes seconds above 0, and an end"),
         (("--seconds", "0.0001"), "too short for one batch"),
         (("--sampler", "euler"), "does not go with the schedule"),
         (("--batch", "0"), "batches of 1 or more"),

@@ -67,7 +67,7 @@ class TimedSet:
         plain_sampling(self.method)
         check_storage(self.storage)
         if not 0 < self.seconds < math.inf:
-            raise ConfigError(f"A time budget takes a number of seconds above 0. Got {self.seconds:g}.")
+            raise ConfigError(f"A time budget takes seconds above 0, and an end. Got {self.seconds:g}.")
 
 
 def keep_generator(
