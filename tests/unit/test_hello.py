@@ -41,6 +41,7 @@ from softlabel.labels import (
     train_set_labeler,
     weak_stops,
 )
+from softlabel.labels._offsets import RIDGES, Observed, of_rank, within_least_squares
 from softlabel.labels._projector import Projector, ProjectorConfig, text_head
 from softlabel.labels._teach_labeler import least_squares, likeness
 from softlabel.labels._words import prompts
@@ -358,10 +359,10 @@ def told(path: Path, images: DistilledSet, seen: Tensor, index: Tensor) -> Tenso
 def test_offsets_are_what_the_projector_lacks_on_the_mean(
     clip: str, tiny_data: Dataset, store: Store, set_epochs: int
 ) -> None:
-    settings = config(clip, epochs=1, set_epochs=set_epochs, offset_epochs=3, views="gift")
+    settings = config(clip, epochs=1, set_epochs=set_epochs, offset_epochs=3, refit=False, views="gift")
     images, info = chosen(tiny_data), tiny_data.info
     path = tune(tiny_data, settings, images, store, seed=4)
-    without = (tune(tiny_data, replace(settings, offset_epochs=0), images, store, seed=4) if set_epochs
+    without = (tune(tiny_data, settings.without_offsets, images, store, seed=4) if set_epochs
                else make(tiny_data, settings, store, seed=4))  # fmt: skip
     plain, weak = load_labeler(without), [teacher(tiny_data, 0), teacher(tiny_data, 1)]
     plan = DrawnViews.of(settings.protocol(3), images.split, info, images.factor, stream_seed(4, "labeler", "offsets"))
@@ -385,6 +386,98 @@ def test_offsets_are_what_the_projector_lacks_on_the_mean(
     if set_epochs:  # both measured on views of the set
         found = [read_artifact(one, "labeler").meta["likeness"] for one in (path, without)]
         assert found[0] > found[1]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_head_is_refitted_to_what_differs_within_images(
+    clip: str, tiny_data: Dataset, store: Store, text: bool
+) -> None:
+    """Against ridge regression on the views themselves, each with a column per image for its offset."""
+    settings = config(clip, epochs=1, offset_epochs=6, head_rank=99, text=text, views="gift")
+    images, info = chosen(tiny_data), tiny_data.info
+    path = tune(tiny_data, settings, images, store, seed=4)
+    before, after = (_raw(load_labeler(one)) for one in (make(tiny_data, settings, store, seed=4), path))
+    weak = [teacher(tiny_data, 0), teacher(tiny_data, 1)]
+    plan = DrawnViews.of(settings.protocol(6), images.split, info, images.factor, stream_seed(4, "labeler", "offsets"))
+    index, seen, lack = [], [], []
+    for epoch in range(6):
+        for batch in Batches(images.split, info, torch.device("cpu")).epoch(plan, epoch):
+            mean = (weak[0].logits(batch.views) + weak[1].logits(batch.views)) / 2
+            index.append(batch.index)
+            seen.append(before.features(batch.views).detach())
+            lack.append(mean - before(batch.views).detach())
+    change, offsets = slowly_within(torch.cat(index), torch.cat(seen).double(), torch.cat(lack).double())
+    torch.testing.assert_close(after.head_update.T, before.head_update.T + change, atol=2e-3, rtol=1e-2)
+    made = load_labeler(path)
+    assert made.offsets is not None
+    # Of centred logits, a row's mean says nothing.
+    found, meant = (one - one.mean(dim=1, keepdim=True) for one in (made.offsets, offsets))
+    step = (found.amax(dim=1) - found.amin(dim=1)).max() / 255
+    torch.testing.assert_close(found, meant, atol=float(step) + 1e-2, rtol=0)
+
+
+def slowly_within(image: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge regression of y on x and a column per image, at the ridge of the least cross-validation error."""
+    ones = F.one_hot(image).double()
+    residual = torch.eye(len(x), dtype=torch.float64) - ones @ torch.linalg.pinv(ones)
+    within, best = residual @ x, (float("inf"), x, y)
+    for ridge in RIDGES:
+        penalty = (ridge * within.square().sum() / x.shape[1]).sqrt() * torch.eye(x.shape[1], dtype=torch.float64)
+        rows = torch.cat([torch.cat([x, ones], 1), torch.cat([penalty, torch.zeros(len(penalty), ones.shape[1])], 1)])
+        asked = torch.cat([y, torch.zeros(len(penalty), y.shape[1])])
+        found = torch.linalg.lstsq(rows, asked, driver="gelsd").solution
+        missed = (y - rows[: len(x)] @ found).square().sum()
+        hat = within @ torch.linalg.inv(within.T @ within + penalty.T @ penalty) @ within.T
+        error = float(missed / (1 - hat.trace() / residual.trace()) ** 2)
+        best = min(best, (error, found[: x.shape[1]].float(), found[x.shape[1] :].float()), key=lambda one: one[0])
+    return best[1:]
+
+
+@pytest.mark.parametrize("noise", [0.01, 30.0])
+def test_the_ridge_is_that_of_the_least_cross_validation_error(noise: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5 * 8, 6, generator=generator, dtype=torch.float64)
+    y = x @ torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    y = y + noise * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    image = torch.arange(5).repeat(8)
+    seen = Observed.nothing(5, 3, 6)
+    for epoch in range(8):
+        one = slice(5 * epoch, 5 * epoch + 5)
+        seen.add(image[one], x[one].float(), y[one].float())
+    found, _ = within_least_squares(seen.sums, 8)
+    torch.testing.assert_close(found.float(), slowly_within(image, x, y)[0], atol=1e-3, rtol=1e-3)
+
+
+def _raw(labeler: Teacher) -> Projector:
+    assert isinstance(labeler.model, Projector)
+    return labeler.model
+
+
+def test_a_map_of_low_rank_is_the_best_of_its_rank() -> None:
+    """Against the singular value decomposition of what the map makes of the features (Eckart and Young)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 6, generator=generator, dtype=torch.float64) * torch.tensor([5, 3, 2, 1, 0.5, 0.1])
+    weight = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    u, s, v = torch.linalg.svd(x @ weight, full_matrices=False)
+    for rank in (1, 3):
+        found = of_rank(weight, x.T @ x, rank)
+        assert torch.linalg.matrix_rank(found) == rank
+        torch.testing.assert_close(x @ found, (u[:, :rank] * s[:rank]) @ v[:rank])
+    torch.testing.assert_close(of_rank(weight, x.T @ x, 64), weight)
+
+
+def test_a_head_is_refitted_at_its_rank(clip: str, tiny_data: Dataset, store: Store) -> None:
+    settings, images = config(clip, epochs=1, offset_epochs=4, head_rank=1), chosen(tiny_data)
+    found, plain = (
+        load_labeler(tune(tiny_data, one, images, store)) for one in (settings, replace(settings, refit=False))
+    )
+    assert torch.linalg.matrix_rank(_raw(found).head_update) == 1
+    assert found.size == plain.size
+    assert found.fingerprint != plain.fingerprint
+    # One view of an image has nothing to differ from.
+    one = replace(settings, offset_epochs=1)
+    assert not one.refits
+    assert tune(tiny_data, one, images, store) == tune(tiny_data, replace(one, refit=False), images, store)
 
 
 def test_labels_with_offsets_have_a_name_of_their_own(clip: str, tiny_data: Dataset, store: Store) -> None:
@@ -480,6 +573,8 @@ def test_what_cannot_be_fine_tuned(clip: str, tiny_data: Dataset, store: Store) 
     for less in ("set_epochs", "offset_epochs"):
         with pytest.raises(ConfigError, match=f"{less} must be 0 or more"):
             config(clip, **{less: -1})
+    with pytest.raises(ConfigError, match="head is refitted with offsets"):
+        config(clip, set_epochs=2, refit=False)
     with pytest.raises(ConfigError, match="'rded' mix several"):
         tune(tiny_data, config(clip, offset_epochs=1, views="rded"), images, store)
     renamed = replace(images, info=replace(images.info, class_names=tuple(f"x{n}" for n in images.info.class_names)))

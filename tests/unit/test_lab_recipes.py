@@ -283,23 +283,30 @@ def test_parts_of_a_labeler_can_be_chosen() -> None:
 
 def test_labelers_of_one_set_are_parts_of_their_own() -> None:
     recipe = find_lab("hello", LabSetting(labeler="hello:backbone=clip:x,set_epochs=60,offset_epochs=30"))
-    text, own, offset = recipe.labelers[-3:]
-    assert [one.name for one in (text, own, offset)] == [
-        "+ text head", "+ the set's own images", "+ an offset per image"]  # fmt: skip
+    text, own, offset, refit = recipe.labelers[-4:]
+    assert [one.name for one in (text, own, offset, refit)] == [
+        "+ text head", "+ the set's own images", "+ an offset per image", "+ head refitted"]  # fmt: skip
     assert text.hello is not None
     assert own.hello == replace(text.hello, set_epochs=60)
-    assert offset.hello == replace(text.hello, set_epochs=60, offset_epochs=30)
+    assert offset.hello == replace(text.hello, set_epochs=60, offset_epochs=30, refit=False)
+    assert refit.hello == replace(text.hello, set_epochs=60, offset_epochs=30)
     assert not text.hello.of_set
-    assert recipe.comparison.pairs[-2:] == (
+    assert recipe.comparison.pairs[-3:] == (
         ("teacher", "+ the set's own images", "+ text head"),
         ("teacher", "+ an offset per image", "+ the set's own images"),
+        ("teacher", "+ head refitted", "+ an offset per image"),
     )
     alone = find_lab("hello", LabSetting(labeler="hello:offset_epochs=5", parts=("low-rank", "offset")))
     assert [one.hello.set_epochs for one in alone.labelers if one.hello] == [0, 0]
     for spec, parts in (("set_epochs=2", "low-rank"), ("offset_epochs=2", "low-rank")):
-        with pytest.raises(ConfigError, match="Add own or offset to --parts"):
+        with pytest.raises(ConfigError, match="Add own, or offset or refit, to --parts"):
             find_lab("hello", LabSetting(labeler=f"hello:{spec}", parts=(parts,)))
-    with pytest.raises(ConfigError, match="Add own or offset to --parts"):
+    last = find_lab("hello", LabSetting(labeler="hello:offset_epochs=5", parts=("refit",))).labelers[-1]
+    assert last.hello is not None
+    assert last.hello.refits
+    with pytest.raises(ConfigError, match="There is no part 'refit' here"):
+        find_lab("hello", LabSetting(labeler="hello:offset_epochs=5,refit=false", parts=("refit",)))
+    with pytest.raises(ConfigError, match="Add own, or offset or refit, to --parts"):
         find_lab("hello", LabSetting(labeler="hello:set_epochs=2,offset_epochs=2", parts=("own",)))
 
 

@@ -77,8 +77,8 @@ class LabStudy:
     """For hello: settings of the labeler, e.g. hello:backbone=efficientnet-lite0,size=64,epochs=3. See: softlabel
     labeler --help. What is left out is the study's."""
     parts: tuple[str, ...] | None = None
-    """For hello: the parts to measure: last, probe, weak, low-rank, text, own, offset, update. Default: all that there
-    are, but for the update under --quick."""
+    """For hello: the parts to measure: last, probe, weak, low-rank, text, own, offset, refit, update. Default: all that
+    there are, but for the update under --quick."""
     labels: tuple[str, ...] | None = None
     """For bytes: label specs, e.g. replay replay:epochs=10+int4 fixed+int8. Default: the study's."""
     losses: tuple[str, ...] | None = None

@@ -66,6 +66,8 @@ class MakeLabeler:
     """Epochs of training on the images of --set, after the real ones. Default: 0."""
     offset_epochs: int | None = None
     """Epochs of views of the images of --set over which an offset per image is taken. Default: 30."""
+    refit: bool = HelloConfig.refit
+    """With the offsets, fit the head anew to how the views of one image differ."""
     seed: int = 0
     """Seed of order and views."""
     out: Path | None = None
@@ -75,7 +77,8 @@ class MakeLabeler:
     machine: Machine = field(default_factory=Machine)
 
     def run(self, session: Session) -> None:
-        names = ("backbone", "size", "rank", "head_rank", "text", "prompt", "weight", "epochs", "batch", "lr", "views")
+        names = ("backbone", "size", "rank", "head_rank", "text", "prompt", "weight", "epochs", "batch", "lr", "views",
+                 "refit")  # fmt: skip
         distilled = self._distilled()
         own = {name: value for name in OWN if (value := getattr(self, name)) is not None}
         if distilled is not None:
@@ -110,9 +113,9 @@ class MakeLabeler:
 
     def _distilled(self) -> DistilledSet | None:
         """The set whose own labeler it is to be."""
-        if self.set is None and (self.set_epochs, self.offset_epochs) != (None, None):
+        if self.set is None and (self.set_epochs, self.offset_epochs, self.refit) != (None, None, HelloConfig.refit):
             raise ConfigError(
-                "--set-epochs and --offset-epochs are over the images of a distilled set. Give it with --set."
+                "--set-epochs, --offset-epochs and --no-refit are of the images of a distilled set. Give it with --set."
             )
         return None if self.set is None else read_given(self.set, load_teacher(self.teacher).info)
 

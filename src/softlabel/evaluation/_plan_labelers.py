@@ -1,7 +1,6 @@
 """The parts of a plan that are labelers: a projector's training, images updated for it, and those of single sets."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from softlabel.core import Dataset, DistilledSet, count_of, fingerprint, plain
@@ -179,7 +178,7 @@ def _set_stages(config: HelloConfig) -> list[tuple[HelloConfig, str]]:
     """What is done for one set, in order, in words: the last is a labeler with all of it."""
     stages = []
     if config.set_epochs:
-        stages.append((replace(config, offset_epochs=0), f"{count_of(config.set_epochs, 'epoch')} over images"))
+        stages.append((config.without_offsets, f"{count_of(config.set_epochs, 'epoch')} over images"))
     if config.offset_epochs:
         stages.append((config, f"offsets, of {count_of(config.offset_epochs, 'epoch')} over images"))
     return stages
@@ -192,7 +191,7 @@ def _set_line(
     takes `image_seconds`."""
     passes = stage.offset_epochs * FORWARD_SHARE if stage.offset_epochs else stage.set_epochs
     seconds, disk = passes * sum(left) * image_seconds, 0
-    if not stage.offset_epochs:  # judged on the test images, too
+    if not stage.offset_epochs or stage.refit:  # judged on the test images, too
         seconds += len(left) * len(data.test) * image_seconds * FORWARD_SHARE
     if left:
         disk = len(left) * stand_in_labeler(data, stage).size

@@ -110,8 +110,11 @@ class Projector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of normalised images [B, C, H, W]."""
-        features = self.features(images)
-        with torch.autocast(images.device.type, enabled=False):  # texts share an offset that bfloat16 would drown in
+        return self.logits(self.features(images))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits [B, classes] of what the head sees, [B, features]."""
+        with torch.autocast(features.device.type, enabled=False):  # texts share an offset that bfloat16 would drown in
             logits: Tensor = self.head(features) + self.bias
         return logits - logits.mean(dim=1, keepdim=True) if self.centred else logits
 
@@ -141,12 +144,27 @@ class Projector(nn.Module):
             if hasattr(module, "merge") and hasattr(module, "lora_A"):
                 module.merge()  # type: ignore[operator]
 
+    @property
+    def head_update(self) -> Tensor:
+        """What is added to the weight that the head begins at, [classes, features], of low rank."""
+        down, up = self._head_parts()
+        return (up @ down).detach()
+
+    @property
+    def head_rank(self) -> int:
+        """The most that the rank of the head's update can be."""
+        return len(self._head_parts()[0])
+
+    def _head_parts(self) -> tuple[Tensor, Tensor]:
+        """The factors of the head's update: [rank, features] and [classes, rank]."""
+        return self.head.lora_A["default"].weight, self.head.lora_B["default"].weight  # type: ignore[index, union-attr]
+
     def begin_at(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the head to the best approximation of `weight` [classes, features] that its rank allows.
+        """Set the head's update to the best approximation of `weight` [classes, features] that its rank allows.
 
         A head that begins at zero has its low-rank update as its whole weight.
         """
-        down, up = self.head.lora_A["default"].weight, self.head.lora_B["default"].weight  # type: ignore[index, union-attr]
+        down, up = self._head_parts()
         u, s, v = torch.linalg.svd(weight, full_matrices=False)
         root = s[: len(down)].sqrt()
         with torch.no_grad():

@@ -22,7 +22,8 @@ from softlabel.core import (
     tell_found,
 )
 from softlabel.labels._hello import DELTA, KIND, OFFSET_CODEC, OFFSETS, HelloConfig, build_projector
-from softlabel.labels._numbers import NUMBERS, Rows
+from softlabel.labels._numbers import NUMBERS
+from softlabel.labels._offsets import Observed, refit_head
 from softlabel.labels._projector import Projector
 from softlabel.labels._sources import OnlineLabels, online_labels
 from softlabel.labels._teach_labeler import (
@@ -47,6 +48,10 @@ from softlabel.training import (
     fit,
 )
 
+OF_SET = ("set_epochs", "offset_epochs", "refit")
+"""Of a labeler's settings, those that are about one set."""
+REFIT_REVISION = 1
+"""Part of the identity of labelers with a head refitted: raised when a release fits another."""
 OWN_LIKENESS_EPOCHS = 10
 SAVE_SECONDS = 10.0
 """Between checkpoints of a training on few images, whose epochs are short."""
@@ -69,6 +74,8 @@ def train_set_labeler(
     HeLlO trains its projector on the real images alone. Students see views of the set's: there, a projector of few
     bytes can follow its teachers more closely, by training on these (`set_epochs`), and by an offset per image, the
     mean over views of what it lacks (`offset_epochs`): a byte per image and class, where full labels are two per view.
+    What differs among views is left to the projector, and its head is fitted to that anew (`refit`; with two views of
+    an image or more), in closed form: within-image least squares from the head of before, then the rank that it has.
     All images count alike, whatever weights they have for students; optimizer, rate, loss and views are those of the
     training before.
 
@@ -89,14 +96,14 @@ def train_set_labeler(
     if is_complete(path):
         tell_found(progress, what)
         return path
-    before = replace(config, offset_epochs=0) if config.offset_epochs else config.of_any
+    before = config.without_offsets if config.offset_epochs else config.of_any
     make = partial(train_labeler, data, teachers, before)
     if before.of_set:
         make = partial(train_set_labeler, data, teachers, before, distilled)
     base = read_artifact(make(store=store, execution=execution, seed=seed, progress=progress), KIND)
     meta: dict[str, Any] = {
         **tuning.identity,
-        "config": {**base.meta["config"], "set_epochs": config.set_epochs, "offset_epochs": config.offset_epochs},
+        "config": {**base.meta["config"], **{name: getattr(config, name) for name in OF_SET}},
         "backbone": base.meta["backbone"],
         "fingerprint": tuning.key,
         "info": plain(data.info),
@@ -109,13 +116,15 @@ def train_set_labeler(
         checkpoint = FileCheckpoint(writer.folder / "resume.safetensors")
         offsets = None
         if config.offset_epochs:
-            packed = _offsets(projector, tuning.source, own, checkpoint, progress, what)
+            seen, epochs = _observe(projector, tuning.source, own, checkpoint, progress, what), config.offset_epochs
+            lack = refit_head(projector, seen, epochs) if config.refits else seen.lack(epochs)
+            packed = NUMBERS[OFFSET_CODEC].pack(lack)
             writer.write_tensors(OFFSETS, packed)
             offsets = NUMBERS[OFFSET_CODEC].unpack(packed, data.info.classes).to(execution.torch_device)
         else:
             own.train(projector, tuning.source, checkpoint, progress, what)
         keep_delta(writer, projector)
-        if config.offset_epochs:  # to the network of before
+        if config.offset_epochs and not config.refits:  # the network of before
             meta |= {name: base.meta[name] for name in ("test_accuracy", "selection_accuracy", "parameters")}
             meta["environment"] = environment(execution)
         else:
@@ -187,6 +196,7 @@ def _tuning(
         "factor": distilled.factor,
         "set_epochs": config.set_epochs,
         "offset_epochs": config.offset_epochs,
+        **({"refit": REFIT_REVISION} if config.refits else {}),
         "set_protocol": config.protocol(max(1, config.set_epochs)).fingerprint,
     }
     return _Tuning(identity, backbone, source, f"{place_name(data, config)}-own")
@@ -235,24 +245,25 @@ class _OwnViews:
         return (batch for epoch in epochs for batch in batches.epoch(plan, epoch))
 
 
-def _offsets(
+def _observe(
     projector: Projector, source: OnlineLabels, own: _OwnViews, checkpoint: FileCheckpoint, progress: Progress,
     what: str,
-) -> Rows:  # fmt: skip
-    """Per image, the mean over its views of the teachers' logits less the projector's, as it is stored."""
-    source, execution = source.to(own.execution.torch_device), own.execution
-    epochs, saved = own.config.offset_epochs, checkpoint.load()
-    total, start = torch.zeros(len(own.images), own.info.classes), 0
+) -> Observed:  # fmt: skip
+    """What a projector sees in the views of the set's images, and what it lacks of its teachers' labels for them."""
+    source, execution, config = source.to(own.execution.torch_device), own.execution, own.config
+    epochs, saved, start = config.offset_epochs, checkpoint.load(), 0
+    seen = Observed.nothing(len(own.images), own.info.classes, projector.head.in_features if config.refits else 0)
     if saved is not None:
-        total, start = saved[0]["total"].clone(), saved[1]["epoch"]
+        seen, start = Observed({name: tensor.clone() for name, tensor in saved[0].items()}), saved[1]["epoch"]
     progress.start(f"{what}: offsets", epochs)
     progress.advance(start)
     for epoch in range(start, epochs):
         with torch.no_grad(), execution.autocast(), execution.deterministic():
             for batch in own.drawn("offsets", range(epoch, epoch + 1)):
-                lack = source.logits(batch.views, batch.index).float() - projector(batch.views).float()
-                total.index_add_(0, batch.index.cpu(), lack.cpu())
-        checkpoint.save({"total": total}, {"epoch": epoch + 1})
+                features = projector.features(batch.views)
+                lack = source.logits(batch.views, batch.index).float() - projector.logits(features).float()
+                seen.add(batch.index.cpu(), features.cpu(), lack.cpu())
+        checkpoint.save(seen.sums, {"epoch": epoch + 1})
         progress.advance()
     progress.finish()
-    return NUMBERS[OFFSET_CODEC].pack(total / epochs)
+    return seen

@@ -169,7 +169,8 @@ def identity_of(
     backbone: Backbone, source: OnlineLabels, data: Dataset, config: HelloConfig, seed: int, execution: Execution
 ) -> dict[str, Any]:
     """All that the labels of a projector for any images depend on."""
-    settings = {name: value for name, value in plain(config).items() if name not in ("set_epochs", "offset_epochs")}
+    of_set = ("set_epochs", "offset_epochs", "refit")
+    settings = {name: value for name, value in plain(config).items() if name not in of_set}
     return {
         # The backbone is named by what it holds, not by where it stands.
         "config": {**settings, "backbone": backbone.spec.partition(":")[0]},

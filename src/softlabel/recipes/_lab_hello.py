@@ -18,10 +18,11 @@ PARTS = {
     "text": "+ text head",
     "own": "+ the set's own images",
     "offset": "+ an offset per image",
+    "refit": "+ head refitted",
     "update": "+ image update",
 }
 """The last of the teachers alone; and what is added one after another to a labeler (the order of the paper's ablation;
-the set's own images and offsets are ours). With the name of the labeler that has it."""
+the set's own images, offsets and the head refitted are ours). With the name of the labeler that has it."""
 
 
 def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[Labeler, ...]:
@@ -53,11 +54,14 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
     if own.set_epochs:
         found["own"] = Labeler(name=PARTS["own"], stops=weak, hello=begun)
     if own.offset_epochs:
-        begun = replace(begun, offset_epochs=own.offset_epochs)
+        begun = replace(begun, offset_epochs=own.offset_epochs, refit=False)
         found["offset"] = Labeler(name=PARTS["offset"], stops=weak, hello=begun)
-    if parts is not None and own.of_set and ("offset" if own.offset_epochs else "own") not in parts:
+    if own.offset_epochs and own.refit:
+        found["refit"] = Labeler(name=PARTS["refit"], stops=weak, hello=replace(begun, refit=True))
+    if parts is not None and own.of_set and not {*(("offset", "refit") if own.offset_epochs else ("own",))} & {*parts}:
         raise ConfigError(
-            "set_epochs and offset_epochs are of a labeler of one set. Add own or offset to --parts, or leave them out."
+            "set_epochs and offset_epochs are of a labeler of one set. Add own, or offset or refit, to --parts, or "
+            "leave them out."
         )
     asked = [part for part in PARTS if parts is None or part in parts]
     lacking = [part for part in asked if parts and part != "update" and part not in found]
@@ -65,7 +69,7 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
         raise ConfigError(
             f"There is no part {lacking[0]!r} here: the last epoch and weak teachers take two --stops or more, "
             f"low-rank updates a rank of 1 or more, a text head a CLIP and text=true, the set's own images set_epochs "
-            f"of 1 or more in --labeler, and offsets offset_epochs."
+            f"of 1 or more in --labeler, offsets and a head refitted offset_epochs, and the latter no refit=false."
         )
     chosen = [found[part] for part in asked if part in found]
     updated = parts is not None and "update" in parts
