@@ -196,6 +196,21 @@ CASES: dict[str, Case] = {
         lambda b: ("train", b.made.random, "--labels", "online+fp16", "--loss", "ce", "--teacher", b.made.teacher),
         ["The loss ce looks at the class alone", "Leave --labels out"],
     ),
+    **{
+        f"labels-{regime}-unread": (
+            lambda b, regime=regime: ("train", b.made.random, "--labels", regime, "--protocol", "challenge-2024",
+                                      "--teacher", b.made.teacher),
+            ["The loss ce looks at the class alone", f"--labels {regime} are a teacher's"],
+        )
+        for regime in ("fixed", "online", "replay")
+    },
+    **{
+        f"evaluate-{labels}": (
+            lambda b, labels=labels: ("evaluate", b.made.random, "--labels", labels, "--teacher", b.made.teacher),
+            ["evaluate compares labels as they are made: hard, fixed", f"lab bytes --labels {labels}"],
+        )
+        for labels in ("online+fp16", "fixed+keep:top=2", "replay:epochs=1")
+    },
     "labels-unread-under-hard": (
         lambda b: ("train", b.made.random, "--labels", "online+swap", "--protocol", "hard",
                    "--teacher", b.made.teacher),

@@ -480,7 +480,7 @@ def test_soft_losses_without_a_teacher_stop_before_any_student(run: Compare, sto
 
 def test_a_soft_loss_under_a_hard_protocol(comparison: Comparison) -> None:
     with pytest.raises(
-        ConfigError, match="losses gift need soft labels, and the protocol 'hard \\(1 epoch\\)' has hard ones"
+        ConfigError, match="gift need soft labels, and would get hard ones under the protocol 'hard \\(1 epoch\\)' here"
     ):
         replace(comparison, protocol=find_protocol("hard", epochs=1), losses=("ce", "gift"))
 

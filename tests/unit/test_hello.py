@@ -613,6 +613,23 @@ def test_a_folder_that_holds_something_else(tmp_path: Path) -> None:
         load_backbone(f"clip:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "holds no backbone for clip"),
+        (lambda data: data[:20] + b"x" + data[21:], "holds no backbone for clip"),
+        (lambda data: data[:-400] + b"\xff" * 400, "no finite number: its weights are damaged"),  # the last tensor
+    ],
+)
+def test_damaged_weights(clip: str, tmp_path: Path, damage: Callable[[bytes], bytes], message: str) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(clip.removeprefix("clip:"), folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ConfigError, match=message):
+        load_backbone(f"clip:{folder}")
+
+
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "tokenizer.json"])
 def test_another_normalisation_or_tokenizer_is_another_backbone(
     clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, file: str
@@ -655,7 +672,7 @@ def test_texts_are_made_of_words() -> None:
             "clip:nobody/nothing",
             r"looked for a folder 'nobody/nothing' \(in .*\) and for that name in the hub's cache.*hf download",
         ),
-        ("hf:/no/such/folder", r"looked for a folder '/no/such/folder' \(in .*Give the folder that holds it\.$"),
+        ("hf:/no/such/folder", r"there is no folder '/no/such/folder' \(in .*Put it there, or give the folder"),
     ],
 )
 def test_a_backbone_that_is_not_here(spec: str, message: str) -> None:

@@ -51,6 +51,17 @@ def test_it_is_found_and_not_overwritten(tiny_data: Dataset, tmp_path: Path) -> 
         make(tiny_data, path, epochs=2)
 
 
+def test_one_bit_that_differs_is_told(tiny_data: Dataset, tmp_path: Path) -> None:
+    path = make(tiny_data, tmp_path / "clip", epochs=1)
+    weights = path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    for read in (lambda: load_backbone(f"clip:{path}"), lambda: make(tiny_data, path, epochs=1)):
+        with pytest.raises(StoreError, match="SHA-256"):
+            read()
+
+
 def test_other_class_names_are_another_clip(tiny_data: Dataset, tmp_path: Path) -> None:
     path = make(tiny_data, tmp_path / "clip", epochs=1)
     names = tuple(f"new {name}" for name in tiny_data.info.class_names)

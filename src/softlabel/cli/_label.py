@@ -115,6 +115,10 @@ class Label:
             return spec
         if spec.regime == "fixed" and (self.epochs is not None or self.views != "stored"):
             raise ConfigError("--epochs and --views are for labels per view. Add --labels replay.")
+        if spec.regime == "fixed" and (self.protocol, self.seed) != (Label.protocol, Label.seed):
+            raise ConfigError("--protocol and --seed are for labels per view. Add --labels replay.")
+        if self.student != Label.student:
+            raise ConfigError("--student is for the pilot of a --budget. Add one, or leave it out.")
         return spec
 
     def _tell(self, candidates: Candidates) -> None:

@@ -289,7 +289,7 @@ class Train:
         if self.loss is not None or protocol.labels == "hard" or not own.needs_teacher:
             protocol = protocol.with_loss(self.loss or ("ce" if own.needs_teacher else own.spec))
         protocol.require_labels()
-        if protocol.labels == "hard" and (spec.edits or spec.codec or stored is not None):
+        if protocol.labels == "hard" and self.labels not in (None, "hard"):
             raise ConfigError(
                 f"The loss {protocol.loss.spec} looks at the class alone, and --labels {self.labels} are a teacher's. "
                 f"Leave --labels out, or choose another loss."

@@ -109,8 +109,9 @@ class Comparison:
         regimes = [spec.regime or self.protocol.labels for spec in self.label_specs]
         if self.soft_losses and "hard" in regimes and not any(spec.regime == "hard" for spec in self.label_specs):
             raise ConfigError(
-                f"The losses {', '.join(self.soft_losses)} need soft labels, and the protocol {self.protocol.name!r} "
-                f"has hard ones. Choose --labels online or fixed and give a --teacher, or compare under ce alone."
+                f"The losses {', '.join(self.soft_losses)} need soft labels, and would get hard ones under the "
+                f"protocol {self.protocol.name!r} here. Choose --labels online or fixed and give a --teacher, or "
+                f"compare under ce alone."
             )
         for spec in self.label_specs:
             if spec.regime == "hard":

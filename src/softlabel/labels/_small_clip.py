@@ -110,7 +110,7 @@ def train_small_clip(
     }  # fmt: skip
     key, progress = fingerprint(identity), progress or Silent()
     if is_complete(out):
-        require_same(out, "CLIP", read_artifact(out, KIND, verify=False).meta["fingerprint"], key)
+        require_same(out, "CLIP", read_artifact(out, KIND).meta["fingerprint"], key)
         return out
     meta: dict[str, Any] = {**identity, "fingerprint": key, "info": plain(data.info)}
     with new_artifact(out, KIND, meta, resumable=True) as writer:

@@ -39,6 +39,8 @@ class LabelSpec:
         regime, epochs = _regime(parts[0])
         parts = parts[regime is not None :]
         names = [part.partition(":")[0] for part in parts]
+        if "" in names:
+            raise ConfigError(f"Labels are a regime, edits or codecs, joined by +. Got {spec!r}, with nothing at a +.")
         for name in names:
             if name not in EDITS and name not in CODECS:
                 if regime is None and os.sep in spec:

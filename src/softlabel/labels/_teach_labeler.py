@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softlabel.core import (
+    ConfigError,
     Dataset,
     DatasetInfo,
     Progress,
@@ -213,6 +214,9 @@ def _begin_at_least_squares(
                 break
     progress.finish()
     x, y = torch.cat(features), torch.cat(labels)
+    if not (x.isfinite().all() and y.isfinite().all()):
+        whose = "teachers" if x.isfinite().all() else f"backbone {config.backbone!r}"
+        raise ConfigError(f"What the {whose} made of the training images is no finite number. Choose another.")
     scale = 1 / float(x.square().mean().sqrt().clamp_min(1e-6))
     projector.feature_scale.mul_(scale)
     weight, bias = least_squares(x * scale, y)

