@@ -83,7 +83,7 @@ def test_a_plan_writes_nothing(label: Any, tmp_path: Path, files_in: Any) -> Non
         (("--protocol", "rded"), "--protocol and --seed are for labels per view. Add --labels replay"),
         (("--seed", "1"), "--protocol and --seed are for labels per view. Add --labels replay"),
         (("--student", "mlp"), "--student is for the pilot of a --budget"),
-        (("--labels", "+int4"), "Got '+int4', with nothing at a +"),
+        (("--labels", "+int4"), "Got '+int4', where one has no name"),
         (("--labels", "replay", "--epochs", "0"), "1 epoch or more"),
         (("--labels", "replay", "--views", "none"), "There is no way to keep views named 'none'"),
         (("--labels", "replay", "--protocol", "rdde"), "There is no protocol named 'rdde'"),

@@ -389,11 +389,12 @@ def test_offsets_are_what_the_projector_lacks_on_the_mean(
 
 
 @pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("rank", [99, 1])
 def test_a_head_is_refitted_to_what_differs_within_images(
-    clip: str, tiny_data: Dataset, store: Store, text: bool
+    clip: str, tiny_data: Dataset, store: Store, text: bool, rank: int
 ) -> None:
     """Against ridge regression on the views themselves, each with a column per image for its offset."""
-    settings = config(clip, epochs=1, offset_epochs=6, head_rank=99, text=text, views="gift")
+    settings = config(clip, epochs=1, offset_epochs=6, head_rank=rank, text=text, views="gift")
     images, info = chosen(tiny_data), tiny_data.info
     path = tune(tiny_data, settings, images, store, seed=4)
     before, after = (_raw(load_labeler(one)) for one in (make(tiny_data, settings, store, seed=4), path))
@@ -406,22 +407,73 @@ def test_a_head_is_refitted_to_what_differs_within_images(
             index.append(batch.index)
             seen.append(before.features(batch.views).detach())
             lack.append(mean - before(batch.views).detach())
-    change, offsets = slowly_within(torch.cat(index), torch.cat(seen).double(), torch.cat(lack).double())
-    torch.testing.assert_close(after.head_update.T, before.head_update.T + change, atol=2e-3, rtol=1e-2)
+    at, x, y = torch.cat(index), torch.cat(seen).double(), torch.cat(lack).double()
+    y = less_mean(y) if text else y  # a head that began at texts takes the mean off
+    change, offsets = slowly_within(at, x, y)
+    update = before.head_update.T + change
+    if rank == 1:
+        update = less_mean(update) if text else update
+        within = x - torch.stack([x[at == image].mean(dim=0) for image in range(len(images))])[at]
+        u, s, v = torch.linalg.svd(within @ update.double(), full_matrices=False)
+        best = (s[0] * u[:, :1]) @ v[:1]
+        torch.testing.assert_close(within @ after.head_update.T.double(), best, atol=5e-3, rtol=1e-2)
+        plain = torch.linalg.svd(update.double())  # of the best of its rank for features that all weigh the same
+        other = within @ (plain.U[:, :1] * plain.S[0]) @ plain.Vh[:1]
+        assert not torch.allclose(other, best, atol=5e-3, rtol=1e-2)
+        offsets = torch.stack([(y + x @ before.head_update.T.double() - x @ after.head_update.T.double())[at == image]
+                               .mean(dim=0) for image in range(len(images))]).float()  # fmt: skip
+        offsets = less_mean(offsets) if text else offsets
+    elif text:
+        torch.testing.assert_close(less_mean(after.head_update.T), less_mean(update), atol=2e-3, rtol=1e-2)
+    else:
+        torch.testing.assert_close(after.head_update.T, update, atol=2e-3, rtol=1e-2)
     made = load_labeler(path)
     assert made.offsets is not None
-    # Of centred logits, a row's mean says nothing.
-    found, meant = (one - one.mean(dim=1, keepdim=True) for one in (made.offsets, offsets))
-    step = (found.amax(dim=1) - found.amin(dim=1)).max() / 255
-    torch.testing.assert_close(found, meant, atol=float(step) + 1e-2, rtol=0)
+    step = (made.offsets.amax(dim=1) - made.offsets.amin(dim=1)).max() / 255
+    torch.testing.assert_close(made.offsets, offsets, atol=float(step) + 1e-2, rtol=0)
+
+
+def less_mean(rows: Tensor) -> Tensor:
+    return rows - rows.mean(dim=1, keepdim=True)
+
+
+def _raw(labeler: Teacher) -> Projector:
+    assert isinstance(labeler.model, Projector)
+    return labeler.model
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_head_stays_where_views_do_not_differ(clip: str, tiny_data: Dataset, store: Store, text: bool) -> None:
+    settings, images = config(clip, epochs=1, offset_epochs=6, views="none", text=text), chosen(tiny_data)
+    path = tune(tiny_data, settings, images, store)
+    before, after = (_raw(load_labeler(one)).head_update for one in (make(tiny_data, settings, store), path))
+    torch.testing.assert_close(after, before, atol=0, rtol=0)
+    assert read_artifact(path, "labeler").meta["likeness"] > 0.999
+
+
+def test_offsets_do_not_move_the_ridge() -> None:
+    """Fewer views than features, and labels that differ far more between images than within them."""
+    generator = torch.Generator().manual_seed(2)
+    within, between = (torch.randn(10, 30, 200, generator=generator) for _ in range(2))
+    truth = torch.randn(200, 4, generator=generator) / 200
+    found = []
+    for far in (0.0, 100.0):
+        x = within + far * between[:, :1]
+        seen = Observed.nothing(10, 4, 200)
+        for view in range(30):
+            y = within[:, view] @ truth + 0.05 * between[:, view, :4] + far * between[:, 0, :4]
+            seen.add(torch.arange(10), x[:, view], y)
+        found.append(within_least_squares(seen.sums, 30)[0])
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-2)
 
 
 def slowly_within(image: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Ridge regression of y on x and a column per image, at the ridge of the least cross-validation error."""
     ones = F.one_hot(image).double()
     residual = torch.eye(len(x), dtype=torch.float64) - ones @ torch.linalg.pinv(ones)
-    within, best = residual @ x, (float("inf"), x, y)
-    for ridge in RIDGES:
+    within, nothing = residual @ x, torch.zeros(x.shape[1], y.shape[1])
+    best = (float((residual @ y).square().sum()), nothing, (torch.linalg.pinv(ones) @ y).float())  # an infinite ridge
+    for ridge in RIDGES[:-1]:
         penalty = (ridge * within.square().sum() / x.shape[1]).sqrt() * torch.eye(x.shape[1], dtype=torch.float64)
         rows = torch.cat([torch.cat([x, ones], 1), torch.cat([penalty, torch.zeros(len(penalty), ones.shape[1])], 1)])
         asked = torch.cat([y, torch.zeros(len(penalty), y.shape[1])])
@@ -466,18 +518,18 @@ def test_a_map_of_low_rank_is_the_best_of_its_rank() -> None:
     torch.testing.assert_close(of_rank(weight, x.T @ x, 64), weight)
 
 
-def test_a_head_is_refitted_at_its_rank(clip: str, tiny_data: Dataset, store: Store) -> None:
-    settings, images = config(clip, epochs=1, offset_epochs=4, head_rank=1), chosen(tiny_data)
-    found, plain = (
-        load_labeler(tune(tiny_data, one, images, store)) for one in (settings, replace(settings, refit=False))
-    )
-    assert torch.linalg.matrix_rank(_raw(found).head_update) == 1
+def test_a_head_refitted_is_another_labeler_of_as_many_bytes(clip: str, tiny_data: Dataset, store: Store) -> None:
+    settings, images = config(clip, epochs=1, offset_epochs=4), chosen(tiny_data)
+    both = (settings, replace(settings, refit=False))
+    found, plain = (load_labeler(tune(tiny_data, one, images, store)) for one in both)
     assert found.size == plain.size
     assert found.fingerprint != plain.fingerprint
     # One view of an image has nothing to differ from.
     one = replace(settings, offset_epochs=1)
     assert not one.refits
-    assert tune(tiny_data, one, images, store) == tune(tiny_data, replace(one, refit=False), images, store)
+    path = tune(tiny_data, one, images, store)
+    assert path == tune(tiny_data, replace(one, refit=False), images, store)
+    assert read_artifact(path, "labeler").meta["config"]["refit"] is False
 
 
 def test_labels_with_offsets_have_a_name_of_their_own(clip: str, tiny_data: Dataset, store: Store) -> None:
@@ -552,7 +604,10 @@ def test_an_interrupted_fine_tuning_goes_on(
     torch.testing.assert_close(found.logits(views(tiny_data)), whole.logits(views(tiny_data)), rtol=0, atol=0)
 
 
-def test_interrupted_offsets_go_on(clip: str, tiny_data: Dataset, store: Store, tmp_path: Path) -> None:
+def test_interrupted_offsets_go_on(
+    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlabel.labels._set_labeler.SAVE_SECONDS", 0.0)
     settings, images = config(clip, epochs=0, offset_epochs=4), chosen(tiny_data)
     whole = load_labeler(tune(tiny_data, settings, images, store))
     other, stop = Store(tmp_path / "other"), StopAfter(4, "")
@@ -564,6 +619,7 @@ def test_interrupted_offsets_go_on(clip: str, tiny_data: Dataset, store: Store, 
     assert resumed.done == 4  # one before, found; to where it was; and two epochs left: six for a whole one
     assert found.offsets is not None
     torch.testing.assert_close(found.offsets, whole.offsets, atol=0, rtol=0)
+    torch.testing.assert_close(_raw(found).head_update, _raw(whole).head_update, atol=0, rtol=0)
 
 
 def test_what_cannot_be_fine_tuned(clip: str, tiny_data: Dataset, store: Store) -> None:

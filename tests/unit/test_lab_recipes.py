@@ -306,6 +306,8 @@ def test_labelers_of_one_set_are_parts_of_their_own() -> None:
     assert last.hello.refits
     with pytest.raises(ConfigError, match="There is no part 'refit' here"):
         find_lab("hello", LabSetting(labeler="hello:offset_epochs=5,refit=false", parts=("refit",)))
+    one = find_lab("hello", LabSetting(labeler="hello:offset_epochs=1")).labelers[-1]  # no view to differ from
+    assert one.name == "+ an offset per image"
     with pytest.raises(ConfigError, match="Add own, or offset or refit, to --parts"):
         find_lab("hello", LabSetting(labeler="hello:set_epochs=2,offset_epochs=2", parts=("own",)))
 

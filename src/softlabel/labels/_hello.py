@@ -71,7 +71,8 @@ class HelloConfig(ProjectorConfig):
                 raise ConfigError(f"A labeler's {name} must be 0 or more. Got {getattr(self, name)} instead.")
         if not self.refit and not self.offset_epochs:
             raise ConfigError(
-                "A head is refitted with offsets, and there are none. Leave refit out, or add offset_epochs=30."
+                "A head is refitted with offsets, and there are none. Leave refit=false (--no-refit) out, or take "
+                "offset_epochs (--offset-epochs) of 1 or more."
             )
         if self.protocol(max(1, self.epochs)).mixes and self.offset_epochs:
             raise ConfigError(

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from softlabel.labels._projector import Projector
 
-RIDGES = tuple(10 ** (third / 3) for third in range(-9, 7))
-"""To choose from: from a thousandth to a hundred, three to the decade."""
+RIDGES = (*(10 ** (third / 3) for third in range(-9, 7)), float("inf"))
+"""To choose from: from a thousandth to a hundred, three to the decade; and the one that changes nothing."""
+SAME = 1e-9
+"""Features that differ within images by less than this share of their mean square do so by rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,9 +19,9 @@ class Observed:
     """Sums over the views of images, as many of each: what a projector lacks, and what its head sees.
 
     Attributes:
-        sums: total, float32 [N, classes], of teachers' logits less the projector's. Where a head is to be refitted
-            also, in float64: features [N, D], of what it sees; and over all views gram [D, D] of these by themselves,
-            cross [D, classes] of these by what is lacking, and square [] of the latter.
+        sums: total, float32 [N, classes], of teachers' logits less the projector's. Where a head is to be refitted,
+            all in float64: total; features [N, D], of what it sees; and over all views gram [D, D] of these by
+            themselves, cross [D, classes] of these by what is lacking, and square [] of the latter.
     """
 
     sums: dict[str, Tensor]
@@ -30,15 +32,17 @@ class Observed:
         found = cls({"total": torch.zeros(images, classes)})
         if features:
             shapes = {"features": (images, features), "gram": (features, features), "cross": (features, classes)}
+            shapes["total"] = (images, classes)
             found.sums.update({name: torch.zeros(*shape, dtype=torch.float64) for name, shape in shapes.items()})
             found.sums["square"] = torch.zeros((), dtype=torch.float64)
         return found
 
     def add(self, index: Tensor, features: Tensor, lack: Tensor) -> None:
         """Count one view each of the images `index` [B]: features [B, D], and what is lacking [B, classes]."""
+        lack = lack.to(self.sums["total"].dtype)
         self.sums["total"].index_add_(0, index, lack)
         if "gram" in self.sums:
-            seen, lack = features.double(), lack.double()
+            seen = features.double()
             self.sums["features"].index_add_(0, index, seen)
             self.sums["gram"].addmm_(seen.T, seen)
             self.sums["cross"].addmm_(seen.T, lack)
@@ -46,25 +50,30 @@ class Observed:
 
     def lack(self, views: int) -> Tensor:
         """Per image the mean over its views of what is lacking, [N, classes]: the best offsets of this projector."""
-        return self.sums["total"] / views
+        return (self.sums["total"] / views).float()
 
 
 def refit_head(projector: Projector, seen: Observed, views: int) -> Tensor:
-    """Set a projector's head to what, at its rank, best tells how the views of one image differ.
+    """Set a projector's head to what, at its rank, best tells how the views of one image differ, where they do.
 
     Args:
-        seen: by this projector, of `views` views of each image.
+        seen: by this projector, of `views` views of each image; of a head that takes its logits' mean off, less theirs.
 
     Returns:
         What it lacks per image thereafter, [N, classes]: its offsets.
     """
     sums, device = seen.sums, projector.bias.device
+    change, within = within_least_squares(sums, views)
+    if within.trace() <= SAME * sums["gram"].trace():
+        return seen.lack(views)
+    update = projector.head_update.cpu().double().T + change
+    if projector.centred:  # of what it takes off, no rank is to be spent on
+        update = update - update.mean(dim=1, keepdim=True)
     means = (sums["features"] / views).float().to(device)
     with torch.no_grad():
         told = projector.logits(means)
-        change, within = within_least_squares(sums, views)
-        update = of_rank(projector.head_update.cpu().double().T + change, within, projector.head_rank)
-        projector.begin_at(update.T.float().to(device), projector.bias)
+        kept = of_rank(update, within, projector.head_rank)
+        projector.begin_at(kept.T.float().to(device), projector.bias)
         projector.load_delta(projector.delta())  # the offsets are those of the head as it is stored
         return seen.lack(views) + (told - projector.logits(means)).cpu()
 
@@ -74,7 +83,7 @@ def within_least_squares(sums: Mapping[str, Tensor], views: int) -> tuple[Tensor
 
     Every image may have an offset of its own, so both are taken less their means over the views of one image, x~ and
     y~ (the within estimator of fixed effects). The map W has the least |x~ W - y~|^2 + ridge |W|^2; of `RIDGES`, times
-    the mean square of x~ over all views, it is the one of the least generalised cross-validation (Golub, Heath and
+    the mean eigenvalue of the sum of x~^T x~, it is the one of the least generalised cross-validation (Golub, Heath and
     Wahba 1979), |x~ W - y~|^2 / (1 - d/n)^2, for d the effective degrees of freedom and n the views less one per image.
 
     Args:
@@ -84,14 +93,14 @@ def within_least_squares(sums: Mapping[str, Tensor], views: int) -> tuple[Tensor
     Returns:
         W [D, C], and the sum of x~^T x~ over all views [D, D].
     """
-    features, labels = sums["features"], sums["total"].double()
+    features, labels = sums["features"], sums["total"]
     within = sums["gram"] - features.T @ features / views
     shared = sums["cross"] - features.T @ labels / views
     square = float(sums["square"] - labels.square().sum() / views)
     free = len(features) * (views - 1)
     values, vectors = torch.linalg.eigh(within)
     values, turned = values.clamp_min(0), vectors.T @ shared
-    power, scale = turned.square().sum(dim=1), values.mean().clamp_min(1e-12)
+    power, scale = turned.square().sum(dim=1), values.mean().clamp_min(1e-30)
 
     def error(ridge: float) -> float:
         shrunk = 1 / (values + ridge * scale)

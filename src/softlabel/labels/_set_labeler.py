@@ -1,5 +1,6 @@
 """A projector made for the images of one distilled set: trained on its views, and with an offset per image."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,8 +49,6 @@ from softlabel.training import (
     fit,
 )
 
-OF_SET = ("set_epochs", "offset_epochs", "refit")
-"""Of a labeler's settings, those that are about one set."""
 REFIT_REVISION = 1
 """Part of the identity of labelers with a head refitted: raised when a release fits another."""
 OWN_LIKENESS_EPOCHS = 10
@@ -103,7 +102,12 @@ def train_set_labeler(
     base = read_artifact(make(store=store, execution=execution, seed=seed, progress=progress), KIND)
     meta: dict[str, Any] = {
         **tuning.identity,
-        "config": {**base.meta["config"], **{name: getattr(config, name) for name in OF_SET}},
+        "config": {
+            **base.meta["config"],
+            "set_epochs": config.set_epochs,
+            "offset_epochs": config.offset_epochs,
+            "refit": config.refits or not config.offset_epochs,
+        },
         "backbone": base.meta["backbone"],
         "fingerprint": tuning.key,
         "info": plain(data.info),
@@ -257,13 +261,18 @@ def _observe(
         seen, start = Observed({name: tensor.clone() for name, tensor in saved[0].items()}), saved[1]["epoch"]
     progress.start(f"{what}: offsets", epochs)
     progress.advance(start)
+    saved_at = time.monotonic()
     for epoch in range(start, epochs):
         with torch.no_grad(), execution.autocast(), execution.deterministic():
             for batch in own.drawn("offsets", range(epoch, epoch + 1)):
                 features = projector.features(batch.views)
                 lack = source.logits(batch.views, batch.index).float() - projector.logits(features).float()
+                if config.refits and projector.centred:
+                    lack = lack - lack.mean(dim=1, keepdim=True)
                 seen.add(batch.index.cpu(), features.cpu(), lack.cpu())
-        checkpoint.save(seen.sums, {"epoch": epoch + 1})
+        if time.monotonic() - saved_at >= SAVE_SECONDS:
+            checkpoint.save(seen.sums, {"epoch": epoch + 1})
+            saved_at = time.monotonic()
         progress.advance()
     progress.finish()
     return seen

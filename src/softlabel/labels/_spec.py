@@ -40,7 +40,9 @@ class LabelSpec:
         parts = parts[regime is not None :]
         names = [part.partition(":")[0] for part in parts]
         if "" in names:
-            raise ConfigError(f"Labels are a regime, edits or codecs, joined by +. Got {spec!r}, with nothing at a +.")
+            raise ConfigError(
+                f"Labels are a regime, edits or codecs, joined by +. Got {spec!r}, where one has no name."
+            )
         for name in names:
             if name not in EDITS and name not in CODECS:
                 if regime is None and os.sep in spec:

@@ -83,11 +83,10 @@ def load_backbone(spec: str, size: int | None = None) -> Backbone:
     backbone = loaders[kind](name, size)
     with _foreign(spec, "run"), torch.inference_mode():
         found = backbone.network(torch.zeros(1, 3, backbone.size, backbone.size))
-    if found.shape != (1, backbone.feature_size):
-        raise ConfigError(
-            f"The backbone {spec!r} gives features of shape {list(found.shape)} for one image. Choose another."
-        )
-    if not found.isfinite().all():
+        shape, finite = found.shape, bool(found.isfinite().all())
+    if shape != (1, backbone.feature_size):
+        raise ConfigError(f"The backbone {spec!r} gives features of shape {list(shape)} for one image. Choose another.")
+    if not finite:
         raise ConfigError(
             f"The backbone {spec!r} sees in a grey image what is no finite number: its weights are damaged. Get them "
             f"again, or choose another."
@@ -311,7 +310,9 @@ def _foreign(spec: str, doing: str, name: str = "") -> Iterator[None]:
                 f"The folder {name} holds no backbone for {spec.partition(':')[0]}: ({reason_of(error)}). Give one "
                 f"that its package saved, or that softlabel clip made."
             ) from error
-        if name.startswith(("/", ".", "~")):  # the package, which took it for a name of the hub, says nothing of it
+        if name.startswith(("/", ".", "~")) and not spec.startswith(
+            "timm:"
+        ):  # the package, which took it for a name of the hub, says nothing of it
             raise ConfigError(
                 f"The backbone {spec!r} is not on this machine: there is no folder {name!r} (in {Path.cwd()}). Put it "
                 f"there, or give the folder that holds it."

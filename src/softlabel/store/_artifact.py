@@ -224,7 +224,10 @@ def _verify(artifact: Artifact) -> None:
         file = artifact.path / name
         if not file.is_file():
             raise StoreError(f"{file} is missing, though the manifest lists it. Make {artifact.path.name} again.")
-        found = sha256(file)
+        try:
+            found = sha256(file)
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read ({error.strerror or error}). Check its permissions.") from error
         if found != entry["sha256"]:
             raise StoreError(
                 f"{file} is corrupt: its SHA-256 is {found[:12]}..., the manifest says {entry['sha256'][:12]}.... "
