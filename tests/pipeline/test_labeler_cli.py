@@ -61,13 +61,12 @@ def test_a_labeler_of_one_set(labeler: Any, made: Any, tmp_path: Path) -> None:
     usual = labeler("--set", made.rded, "--json").json
     assert (usual["config"]["set_epochs"], usual["config"]["offset_epochs"]) == (0, 30)
     assert usual["bytes"] > whole["bytes"]
-    assert usual["config"]["refit"]
-    plain = labeler("--set", made.rded, "--no-refit", "--json").json
-    assert (plain["bytes"], plain["config"]["refit"]) == (usual["bytes"], False)
-    assert plain["labeler"] != usual["labeler"]
-    assert plain["test_accuracy"] == whole["test_accuracy"] != usual["test_accuracy"]
-    said = labeler("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "0", "--no-refit")
-    assert (said.code, "head is refitted with offsets" in said.error) == (2, True), said.err
+    fitted = labeler("--set", made.rded, "--refit", "--json").json
+    assert (fitted["bytes"], fitted["config"]["refit"], usual["config"]["refit"]) == (usual["bytes"], True, False)
+    assert fitted["labeler"] != usual["labeler"]
+    assert usual["test_accuracy"] == whole["test_accuracy"] != fitted["test_accuracy"]
+    said = labeler("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "0", "--refit")
+    assert (said.code, "2 or more, or no refit. Got 0" in said.error) == (2, True), said.err
     out = tmp_path / "out"
     assert labeler("--set", made.rded, "--set-epochs", "2", "--out", out, "--json").json["labeler"] == str(out)
     for more in ((), ("--dry-run",)):
@@ -151,7 +150,7 @@ def test_a_plan_finds_what_is_done(labeler: Any, made: Any, tmp_path: Path) -> N
         (("--set", "nowhere"), "nowhere"),
         (("--set-epochs", "3"), "Give it with --set"),
         (("--offset-epochs", "3"), "Give it with --set"),
-        (("--no-refit",), "--no-refit are of the images of a distilled set. Give it with --set"),
+        (("--refit",), "--refit are of the images of a distilled set. Give it with --set"),
         (("--epochs", "-1"), "A labeler's epochs must be 0 or more. Got -1"),
     ],
 )

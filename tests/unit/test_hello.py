@@ -359,7 +359,7 @@ def told(path: Path, images: DistilledSet, seen: Tensor, index: Tensor) -> Tenso
 def test_offsets_are_what_the_projector_lacks_on_the_mean(
     clip: str, tiny_data: Dataset, store: Store, set_epochs: int
 ) -> None:
-    settings = config(clip, epochs=1, set_epochs=set_epochs, offset_epochs=3, refit=False, views="gift")
+    settings = config(clip, epochs=1, set_epochs=set_epochs, offset_epochs=3, views="gift")
     images, info = chosen(tiny_data), tiny_data.info
     path = tune(tiny_data, settings, images, store, seed=4)
     without = (tune(tiny_data, settings.without_offsets, images, store, seed=4) if set_epochs
@@ -394,7 +394,7 @@ def test_a_head_is_refitted_to_what_differs_within_images(
     clip: str, tiny_data: Dataset, store: Store, text: bool, rank: int
 ) -> None:
     """Against ridge regression on the views themselves, each with a column per image for its offset."""
-    settings = config(clip, epochs=1, offset_epochs=6, head_rank=rank, text=text, views="gift")
+    settings = config(clip, epochs=1, offset_epochs=6, refit=True, head_rank=rank, text=text, views="gift")
     images, info = chosen(tiny_data), tiny_data.info
     path = tune(tiny_data, settings, images, store, seed=4)
     before, after = (_raw(load_labeler(one)) for one in (make(tiny_data, settings, store, seed=4), path))
@@ -444,7 +444,7 @@ def _raw(labeler: Teacher) -> Projector:
 
 @pytest.mark.parametrize("text", [True, False])
 def test_a_head_stays_where_views_do_not_differ(clip: str, tiny_data: Dataset, store: Store, text: bool) -> None:
-    settings, images = config(clip, epochs=1, offset_epochs=6, views="none", text=text), chosen(tiny_data)
+    settings, images = config(clip, epochs=1, offset_epochs=6, refit=True, views="none", text=text), chosen(tiny_data)
     path = tune(tiny_data, settings, images, store)
     before, after = (_raw(load_labeler(one)).head_update for one in (make(tiny_data, settings, store), path))
     torch.testing.assert_close(after, before, atol=0, rtol=0)
@@ -519,17 +519,12 @@ def test_a_map_of_low_rank_is_the_best_of_its_rank() -> None:
 
 
 def test_a_head_refitted_is_another_labeler_of_as_many_bytes(clip: str, tiny_data: Dataset, store: Store) -> None:
-    settings, images = config(clip, epochs=1, offset_epochs=4), chosen(tiny_data)
+    settings, images = config(clip, epochs=1, offset_epochs=4, refit=True), chosen(tiny_data)
     both = (settings, replace(settings, refit=False))
     found, plain = (load_labeler(tune(tiny_data, one, images, store)) for one in both)
     assert found.size == plain.size
     assert found.fingerprint != plain.fingerprint
-    # One view of an image has nothing to differ from.
-    one = replace(settings, offset_epochs=1)
-    assert not one.refits
-    path = tune(tiny_data, one, images, store)
-    assert path == tune(tiny_data, replace(one, refit=False), images, store)
-    assert read_artifact(path, "labeler").meta["config"]["refit"] is False
+    assert found.accuracy != plain.accuracy == load_labeler(make(tiny_data, settings, store)).accuracy
 
 
 def test_labels_with_offsets_have_a_name_of_their_own(clip: str, tiny_data: Dataset, store: Store) -> None:
@@ -604,11 +599,12 @@ def test_an_interrupted_fine_tuning_goes_on(
     torch.testing.assert_close(found.logits(views(tiny_data)), whole.logits(views(tiny_data)), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("refit", [False, True])
 def test_interrupted_offsets_go_on(
-    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip: str, tiny_data: Dataset, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refit: bool
 ) -> None:
     monkeypatch.setattr("softlabel.labels._set_labeler.SAVE_SECONDS", 0.0)
-    settings, images = config(clip, epochs=0, offset_epochs=4), chosen(tiny_data)
+    settings, images = config(clip, epochs=0, offset_epochs=4, refit=refit), chosen(tiny_data)
     whole = load_labeler(tune(tiny_data, settings, images, store))
     other, stop = Store(tmp_path / "other"), StopAfter(4, "")
     make(tiny_data, settings, other)
@@ -629,8 +625,9 @@ def test_what_cannot_be_fine_tuned(clip: str, tiny_data: Dataset, store: Store) 
     for less in ("set_epochs", "offset_epochs"):
         with pytest.raises(ConfigError, match=f"{less} must be 0 or more"):
             config(clip, **{less: -1})
-    with pytest.raises(ConfigError, match="head is refitted with offsets"):
-        config(clip, set_epochs=2, refit=False)
+    for less in (0, 1):  # one view of an image has nothing to differ from
+        with pytest.raises(ConfigError, match=f"offset_epochs .* of 2 or more, or no refit. Got {less}"):
+            config(clip, offset_epochs=less, refit=True)
     with pytest.raises(ConfigError, match="'rded' mix several"):
         tune(tiny_data, config(clip, offset_epochs=1, views="rded"), images, store)
     renamed = replace(images, info=replace(images.info, class_names=tuple(f"x{n}" for n in images.info.class_names)))

@@ -67,7 +67,7 @@ class MakeLabeler:
     offset_epochs: int | None = None
     """Epochs of views of the images of --set over which an offset per image is taken. Default: 30."""
     refit: bool = HelloConfig.refit
-    """With the offsets, fit the head anew to how the views of one image differ."""
+    """With the offsets, fit the head anew to how the views of one image differ: closer labels for no bytes more."""
     seed: int = 0
     """Seed of order and views."""
     out: Path | None = None
@@ -115,7 +115,7 @@ class MakeLabeler:
         """The set whose own labeler it is to be."""
         if self.set is None and (self.set_epochs, self.offset_epochs, self.refit) != (None, None, HelloConfig.refit):
             raise ConfigError(
-                "--set-epochs, --offset-epochs and --no-refit are of the images of a distilled set. Give it with --set."
+                "--set-epochs, --offset-epochs and --refit are of the images of a distilled set. Give it with --set."
             )
         return None if self.set is None else read_given(self.set, load_teacher(self.teacher).info)
 

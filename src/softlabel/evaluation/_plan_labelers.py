@@ -191,7 +191,7 @@ def _set_line(
     takes `image_seconds`."""
     passes = stage.offset_epochs * FORWARD_SHARE if stage.offset_epochs else stage.set_epochs
     seconds, disk = passes * sum(left) * image_seconds, 0
-    if not stage.offset_epochs or stage.refits:  # judged on the test images, too
+    if not stage.offset_epochs or stage.refit:  # judged on the test images, too
         seconds += len(left) * len(data.test) * image_seconds * FORWARD_SHARE
     if left:
         disk = len(left) * stand_in_labeler(data, stage).size

@@ -51,7 +51,8 @@ class HelloConfig(ProjectorConfig):
             set's (`train_set_labeler`; `train_labeler` looks at neither this nor the next).
         offset_epochs: of views of that set's images, over which the mean difference between the teachers' logits and
             the projector's is taken and stored per image, a byte per class; 0 stores none.
-        refit: whether the head is fitted anew over the same views, to how those of one image differ (no bytes more).
+        refit: whether the head is fitted anew over the same views, to how those of one image differ: for no bytes
+            more, labels are closer to the teachers' (where measured, students were no better for it).
     """
 
     weight: float = 0.1
@@ -62,17 +63,17 @@ class HelloConfig(ProjectorConfig):
     views: str = "gift"
     set_epochs: int = 0
     offset_epochs: int = 0
-    refit: bool = True
+    refit: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("epochs", "set_epochs", "offset_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"A labeler's {name} must be 0 or more. Got {getattr(self, name)} instead.")
-        if not self.refit and not self.offset_epochs:
+        if self.refit and self.offset_epochs < 2:
             raise ConfigError(
-                "A head is refitted with offsets, and there are none. Leave refit=false (--no-refit) out, or take "
-                "offset_epochs (--offset-epochs) of 1 or more."
+                f"A head is refitted to how the views of one image differ, with its offset: take offset_epochs "
+                f"(--offset-epochs) of 2 or more, or no refit. Got {self.offset_epochs}."
             )
         if self.protocol(max(1, self.epochs)).mixes and self.offset_epochs:
             raise ConfigError(
@@ -99,11 +100,6 @@ class HelloConfig(ProjectorConfig):
         return bool(self.set_epochs or self.offset_epochs)
 
     @property
-    def refits(self) -> bool:
-        """Whether a head is refitted: with one view of an image nothing differs."""
-        return self.refit and self.offset_epochs > 1
-
-    @property
     def of_any(self) -> "HelloConfig":
         """The same for a labeler of any images."""
         return replace(self.without_offsets, set_epochs=0)
@@ -111,7 +107,7 @@ class HelloConfig(ProjectorConfig):
     @property
     def without_offsets(self) -> "HelloConfig":
         """The same before any offset is taken."""
-        return replace(self, offset_epochs=0, refit=True)
+        return replace(self, offset_epochs=0, refit=False)
 
     def protocol(self, epochs: int) -> Protocol:
         """The training as a protocol."""

@@ -106,7 +106,7 @@ def train_set_labeler(
             **base.meta["config"],
             "set_epochs": config.set_epochs,
             "offset_epochs": config.offset_epochs,
-            "refit": config.refits or not config.offset_epochs,
+            "refit": config.refit,
         },
         "backbone": base.meta["backbone"],
         "fingerprint": tuning.key,
@@ -121,14 +121,14 @@ def train_set_labeler(
         offsets = None
         if config.offset_epochs:
             seen, epochs = _observe(projector, tuning.source, own, checkpoint, progress, what), config.offset_epochs
-            lack = refit_head(projector, seen, epochs) if config.refits else seen.lack(epochs)
+            lack = refit_head(projector, seen, epochs) if config.refit else seen.lack(epochs)
             packed = NUMBERS[OFFSET_CODEC].pack(lack)
             writer.write_tensors(OFFSETS, packed)
             offsets = NUMBERS[OFFSET_CODEC].unpack(packed, data.info.classes).to(execution.torch_device)
         else:
             own.train(projector, tuning.source, checkpoint, progress, what)
         keep_delta(writer, projector)
-        if config.offset_epochs and not config.refits:  # the network of before
+        if config.offset_epochs and not config.refit:  # the network of before
             meta |= {name: base.meta[name] for name in ("test_accuracy", "selection_accuracy", "parameters")}
             meta["environment"] = environment(execution)
         else:
@@ -200,7 +200,7 @@ def _tuning(
         "factor": distilled.factor,
         "set_epochs": config.set_epochs,
         "offset_epochs": config.offset_epochs,
-        **({"refit": REFIT_REVISION} if config.refits else {}),
+        **({"refit": REFIT_REVISION} if config.refit else {}),
         "set_protocol": config.protocol(max(1, config.set_epochs)).fingerprint,
     }
     return _Tuning(identity, backbone, source, f"{place_name(data, config)}-own")
@@ -256,7 +256,7 @@ def _observe(
     """What a projector sees in the views of the set's images, and what it lacks of its teachers' labels for them."""
     source, execution, config = source.to(own.execution.torch_device), own.execution, own.config
     epochs, saved, start = config.offset_epochs, checkpoint.load(), 0
-    seen = Observed.nothing(len(own.images), own.info.classes, projector.head.in_features if config.refits else 0)
+    seen = Observed.nothing(len(own.images), own.info.classes, projector.head.in_features if config.refit else 0)
     if saved is not None:
         seen, start = Observed({name: tensor.clone() for name, tensor in saved[0].items()}), saved[1]["epoch"]
     progress.start(f"{what}: offsets", epochs)
@@ -267,7 +267,7 @@ def _observe(
             for batch in own.drawn("offsets", range(epoch, epoch + 1)):
                 features = projector.features(batch.views)
                 lack = source.logits(batch.views, batch.index).float() - projector.logits(features).float()
-                if config.refits and projector.centred:
+                if config.refit and projector.centred:
                     lack = lack - lack.mean(dim=1, keepdim=True)
                 seen.add(batch.index.cpu(), features.cpu(), lack.cpu())
         if time.monotonic() - saved_at >= SAVE_SECONDS:

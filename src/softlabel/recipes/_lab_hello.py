@@ -56,7 +56,7 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
     if own.offset_epochs:
         begun = replace(begun, offset_epochs=own.offset_epochs, refit=False)
         found["offset"] = Labeler(name=PARTS["offset"], stops=weak, hello=begun)
-    if own.refits:
+    if own.refit:
         found["refit"] = Labeler(name=PARTS["refit"], stops=weak, hello=replace(begun, refit=True))
     if parts is not None and own.of_set and not {*(("offset", "refit") if own.offset_epochs else ("own",))} & {*parts}:
         raise ConfigError(
@@ -69,8 +69,7 @@ def hello_labelers(config: HelloConfig, weak: tuple[int, ...], parts: tuple[str,
         raise ConfigError(
             f"There is no part {lacking[0]!r} here: the last epoch and weak teachers take two --stops or more, "
             f"low-rank updates a rank of 1 or more, a text head a CLIP and text=true, the set's own images set_epochs "
-            f"of 1 or more in --labeler, offsets offset_epochs, and a head refitted 2 of these or more and no "
-            f"refit=false."
+            f"of 1 or more in --labeler, offsets offset_epochs, and a head refitted refit=true as well."
         )
     chosen = [found[part] for part in asked if part in found]
     updated = parts is not None and "update" in parts
