@@ -19,7 +19,11 @@ lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert
   --labeler hello:backbone=efficientnet-lite0,size=96,epochs=1,weight=1 --parts low-rank --losses ce gift
 lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
   --labeler hello:backbone=efficientnet-lite0,size=64,epochs=3,offset_epochs=30 --parts last offset --losses gift --epochs 150
+lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
+  --labeler hello:backbone=efficientnet-lite0,size=64,epochs=3,set_epochs=20,offset_epochs=30,refit=true \
+  --parts last offset refit --losses gift --epochs 150
 lab hello --experts teacher --expert-epochs 8 \
-  --labeler hello:backbone=efficientnet-lite0,size=64,epochs=1,offset_epochs=30 --parts low-rank offset --losses ce gift
+  --labeler hello:backbone=efficientnet-lite0,size=64,epochs=1,offset_epochs=30,refit=true --parts low-rank offset refit \
+  --losses ce gift
 softlabel clip --data tiny-imagenet-200 --image-size 32x32 --width 128 --depth 4 --heads 4 --epochs 8 --out "$store/clip-tiny"
 lab hello --labeler "hello:backbone=clip:$store/clip-tiny,size=32,epochs=4"
