@@ -12,9 +12,9 @@ from softlabel.cli._output import ConsoleProgress
 from softlabel.core import ConfigError, DatasetInfo
 from softlabel.distill import find_method
 from softlabel.evaluation import DataOptions, set_teachers
-from softlabel.labels import load_labeler
+from softlabel.labels import LabelSpec, load_labeler
 from softlabel.store import Store, is_complete, read_artifact, require_free
-from softlabel.training import Execution, Teacher, load_teacher, resolve_execution
+from softlabel.training import REGIMES, Execution, Teacher, load_teacher, resolve_execution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +172,18 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not height.isdecimal() or not (width or height).isdecimal():
         raise ConfigError(f"--image-size must look like 64x64 (height x width) or 64. Got {text!r} instead.")
     return int(height), int(width or height)
+
+
+def regime_alone(labels: str | None) -> str | None:
+    """The label regime that `labels` names.
+
+    Raises:
+        ConfigError: more than its name.
+    """
+    if labels is not None and {"+", ":"} & {*labels}:
+        LabelSpec.parse(labels)  # which says what is no such thing
+        raise ConfigError(
+            f"softlabel evaluate compares labels as they are made: {', '.join(REGIMES)}. Got {labels!r}: for codecs, "
+            f"edits or fewer epochs take softlabel train, or softlabel lab bytes --labels {labels}."
+        )
+    return labels

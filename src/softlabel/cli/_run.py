@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from softlabel.cli._options import Data, Machine, Session, Teachers
+from softlabel.cli._options import Data, Machine, Session, Teachers, regime_alone
 from softlabel.cli._output import print_json, print_plan, print_table
 from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, SoftlabelWarning, count_of
 from softlabel.distill import check_images, plain_sampling
@@ -40,11 +40,11 @@ from softlabel.evaluation import (
 )
 from softlabel.generate import load_generator
 from softlabel.lab import choices
-from softlabel.labels import FixedLabels, LabelSpec, load_labels
+from softlabel.labels import FixedLabels, load_labels
 from softlabel.recipes import find_recipe
 from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
 from softlabel.store import Store, is_complete, load_distilled, read_artifact
-from softlabel.training import REGIMES, Execution, Teacher, resolve_stack
+from softlabel.training import Execution, Teacher, resolve_stack
 
 SOME_FAILED = 3
 """The exit status of a study some of whose students failed."""
@@ -234,7 +234,7 @@ class Evaluate:
         show_study(study, self.machine.json)
 
     def _comparison(self) -> Comparison:
-        regime = "fixed" if self._labels_folder() is not None else self._regime()
+        regime = "fixed" if self._labels_folder() is not None else regime_alone(self.labels)
         protocol = find_protocol(self.protocol, self.epochs).with_labels(regime)
         own = ("kl",) if protocol.loss.name == "gift" else (protocol.loss.spec,)
         gift = () if protocol.tempering else ("gift",)  # temperatures that move are kl's
@@ -262,16 +262,6 @@ class Evaluate:
             raise ConfigError("--timed needs a generator: say latent-diffusion:generator=FOLDER (softlabel generator).")
         seconds = TIMED_SECONDS if self.seconds is None else self.seconds
         return TimedSet(name=f"all of {seconds:g} s", method=self.timed, seconds=seconds)
-
-    def _regime(self) -> str | None:
-        """The regime of --labels, which has no more than its name here."""
-        if self.labels is not None and {"+", ":"} & {*self.labels}:
-            LabelSpec.parse(self.labels)  # which says what is no such thing
-            raise ConfigError(
-                f"softlabel evaluate compares labels as they are made: {', '.join(REGIMES)}. Got {self.labels!r}: for "
-                f"codecs, edits or fewer epochs take softlabel train, or softlabel lab bytes --labels {self.labels}."
-            )
-        return self.labels
 
     def _labels_folder(self) -> Path | None:
         """The folder of stored labels, when --labels is one."""
