@@ -31,8 +31,12 @@ class Observed:
         """Before the first view; of no features where no head is to be refitted."""
         found = cls({"total": torch.zeros(images, classes)})
         if features:
-            shapes = {"features": (images, features), "gram": (features, features), "cross": (features, classes)}
-            shapes["total"] = (images, classes)
+            shapes = {
+                "total": (images, classes),
+                "features": (images, features),
+                "gram": (features, features),
+                "cross": (features, classes),
+            }
             found.sums.update({name: torch.zeros(*shape, dtype=torch.float64) for name, shape in shapes.items()})
             found.sums["square"] = torch.zeros((), dtype=torch.float64)
         return found

@@ -310,9 +310,8 @@ def _foreign(spec: str, doing: str, name: str = "") -> Iterator[None]:
                 f"The folder {name} holds no backbone for {spec.partition(':')[0]}: ({reason_of(error)}). Give one "
                 f"that its package saved, or that softlabel clip made."
             ) from error
-        if name.startswith(("/", ".", "~")) and not spec.startswith(
-            "timm:"
-        ):  # the package, which took it for a name of the hub, says nothing of it
+        # A path was taken for a name of the hub: what the package says of that is left out. timm has no folders.
+        if name.startswith(("/", ".", "~")) and not spec.startswith("timm:"):
             raise ConfigError(
                 f"The backbone {spec!r} is not on this machine: there is no folder {name!r} (in {Path.cwd()}). Put it "
                 f"there, or give the folder that holds it."
