@@ -116,9 +116,11 @@ def test_a_labeler_of_one_set_where_a_teacher_is_asked_for(
 
 def test_a_plan_writes_nothing(labeler: Any, made: Any, tmp_path: Path, files_in: Any) -> None:
     own = ("--set", made.rded, "--set-epochs", "2", "--offset-epochs", "3")
+    refit = ("--set", made.rded, "--refit")
     for words, parts in (
         ((), [""]),
         (own, ["", ": 2 epochs over images of the set", ": offsets, of 3 epochs over images of the set"]),
+        (refit, ["", ": offsets and the head refitted, of 30 epochs over images of the set"]),
     ):
         plan = labeler("--dry-run", *words, "--json").json["plan"]
         assert [line["what"].removeprefix("labeler efficientnet-lite0") for line in plan] == parts

@@ -244,13 +244,14 @@ def test_as_a_module_in_a_poor_terminal() -> None:
     assert done.stdout.isascii()
 
 
-def test_a_reader_that_goes_away() -> None:
+@pytest.mark.parametrize("words", [("ls", "protocols", "--json"), ("train", "--help")])
+def test_a_reader_that_goes_away(words: tuple[str, ...]) -> None:
     """softlabel ls ... | head -0"""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
         done = subprocess.run(
-            [sys.executable, "-m", "softlabel", "ls", "protocols", "--json"],
+            [sys.executable, "-m", "softlabel", *words],
             stdout=pipe,
             stderr=subprocess.PIPE,
             text=True,

@@ -500,9 +500,19 @@ def test_the_ridge_is_that_of_the_least_cross_validation_error(noise: float) -> 
     torch.testing.assert_close(found.float(), slowly_within(image, x, y)[0], atol=1e-3, rtol=1e-3)
 
 
-def _raw(labeler: Teacher) -> Projector:
-    assert isinstance(labeler.model, Projector)
-    return labeler.model
+def test_views_much_fewer_than_features_are_no_hindrance() -> None:
+    """Of most features always zero: torch's own eigenvectors of such a matrix did not converge."""
+    generator = torch.Generator().manual_seed(0)
+    seen, views = Observed.nothing(20, 4, 640), torch.zeros(20, 3, 640)
+    values = torch.randn(20, 3, 49, generator=generator).relu().bfloat16().float()
+    live = torch.randperm(640, generator=generator)[:49]
+    views[..., live] = values
+    for view in range(3):
+        seen.add(torch.arange(20), views[:, view], views[:, view, live[:4]])
+    found, _ = within_least_squares(seen.sums, 3)
+    told = (views - views.mean(dim=1, keepdim=True)).double() @ found
+    asked = views[..., live[:4]] - views[..., live[:4]].mean(dim=1, keepdim=True)
+    torch.testing.assert_close(told.float(), asked, atol=0.05, rtol=0)
 
 
 def test_a_map_of_low_rank_is_the_best_of_its_rank() -> None:

@@ -65,14 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     keep_freed_memory()
     progress = ConsoleProgress()
-    command: Any = tyro.cli(
-        Command,
-        prog="softlabel",
-        description="Distil a labelled image dataset into a tiny training set whose labels do the work.",
-        args=list(words) or ["--help"],
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-    )
     try:
+        command = _parsed(words)
         with warnings.catch_warnings(), _terminated_as_interrupted(), _interruptions_not_lost():
             warnings.showwarning = _show_warning
             status = command.run(Session(words, progress))
@@ -94,6 +88,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     return status or 0
+
+
+def _parsed(words: tuple[str, ...]) -> Any:
+    """The command that the words name, with its options. Of a mistake, and of --help, it is printed and the end."""
+    try:
+        return tyro.cli(
+            Command,
+            prog="softlabel",
+            description="Distil a labelled image dataset into a tiny training set whose labels do the work.",
+            args=list(words) or ["--help"],
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+    finally:
+        sys.stdout.flush()  # of a help that nobody reads any more, it is told here
 
 
 def _out_of_memory(progress: ConsoleProgress, error: BaseException) -> int:

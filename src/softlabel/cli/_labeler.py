@@ -67,7 +67,8 @@ class MakeLabeler:
     offset_epochs: int | None = None
     """Epochs of views of the images of --set over which an offset per image is taken. Default: 30."""
     refit: bool = HelloConfig.refit
-    """With the offsets, fit the head anew to how the views of one image differ: closer labels for no bytes more."""
+    """With the offsets, fit the head anew to how the views of one image differ: with enough views, closer labels
+    for no bytes more."""
     seed: int = 0
     """Seed of order and views."""
     out: Path | None = None

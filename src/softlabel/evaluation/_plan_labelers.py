@@ -180,7 +180,8 @@ def _set_stages(config: HelloConfig) -> list[tuple[HelloConfig, str]]:
     if config.set_epochs:
         stages.append((config.without_offsets, f"{count_of(config.set_epochs, 'epoch')} over images"))
     if config.offset_epochs:
-        stages.append((config, f"offsets, of {count_of(config.offset_epochs, 'epoch')} over images"))
+        what = "offsets and the head refitted" if config.refit else "offsets"
+        stages.append((config, f"{what}, of {count_of(config.offset_epochs, 'epoch')} over images"))
     return stages
 
 

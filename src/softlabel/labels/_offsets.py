@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from scipy import linalg
 from torch import Tensor
 
 from softlabel.labels._projector import Projector
@@ -102,7 +103,7 @@ def within_least_squares(sums: Mapping[str, Tensor], views: int) -> tuple[Tensor
     shared = sums["cross"] - features.T @ labels / views
     square = float(sums["square"] - labels.square().sum() / views)
     free = len(features) * (views - 1)
-    values, vectors = torch.linalg.eigh(within)
+    values, vectors = eigenvectors(within)
     values, turned = values.clamp_min(0), vectors.T @ shared
     power, scale = turned.square().sum(dim=1), values.mean().clamp_min(1e-30)
 
@@ -120,6 +121,16 @@ def of_rank(weight: Tensor, gram: Tensor, rank: int) -> Tensor:
 
     What `weight` makes of them, projected on the directions in which that varies most (reduced-rank regression).
     """
-    along = torch.linalg.eigh(weight.T @ gram @ weight).eigenvectors[:, -rank:]
+    along = eigenvectors(weight.T @ gram @ weight)[1][:, -rank:]
     projected: Tensor = weight @ along @ along.T
     return projected
+
+
+def eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [D] of a float64 matrix on the CPU, ascending, and in columns their eigenvectors [D, D].
+
+    By relatively robust representations (LAPACK's `evr`): of fewer views than features most eigenvalues are zero, and
+    torch's divide and conquer may then not converge.
+    """
+    values, vectors = linalg.eigh(symmetric.numpy(), driver="evr")
+    return torch.from_numpy(values), torch.from_numpy(vectors)
