@@ -22,6 +22,9 @@ lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert
 lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
   --labeler hello:backbone=efficientnet-lite0,size=64,epochs=3,set_epochs=20,offset_epochs=30,refit=true \
   --parts last offset refit --losses gift --epochs 150
+lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
+  --labeler hello:backbone=efficientnet-lite0,size=64,rank=12,epochs=8,offset_epochs=30 --parts last offset --losses gift \
+  --epochs 150
 lab hello --experts teacher --expert-epochs 8 \
   --labeler hello:backbone=efficientnet-lite0,size=64,epochs=1,offset_epochs=30,refit=true --parts low-rank offset refit \
   --losses ce gift

@@ -244,7 +244,7 @@ def test_as_a_module_in_a_poor_terminal() -> None:
     assert done.stdout.isascii()
 
 
-@pytest.mark.parametrize("words", [("ls", "protocols", "--json"), ("train", "--help")])
+@pytest.mark.parametrize("words", [("ls", "protocols", "--json"), ("train", "--help"), ("--version",)])
 def test_a_reader_that_goes_away(words: tuple[str, ...]) -> None:
     """softlabel ls ... | head -0"""
     reading, writing = os.pipe()

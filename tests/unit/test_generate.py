@@ -567,6 +567,20 @@ def test_frechet_distance_against_its_formula() -> None:
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
 
 
+def test_frechet_distance_where_most_features_are_always_zero() -> None:
+    """Those change nothing; torch's eigenvectors of such a covariance did not converge."""
+    generator = torch.Generator().manual_seed(1)
+    sides, whole = [torch.randn(700, 49, generator=generator).relu() for _ in range(2)], []
+    for side in sides:
+        live = torch.randperm(640, generator=generator)[:49]
+        whole.append(torch.zeros(700, 640).index_copy(1, live, side))
+        whole.append(torch.zeros(700, 640).index_copy(1, torch.arange(49), side))
+    assert frechet_distance(whole[1], whole[3]) == pytest.approx(frechet_distance(*sides), rel=1e-6)
+    moved = frechet_distance(whole[0], whole[2])
+    assert moved > frechet_distance(*sides)
+    assert moved == pytest.approx(frechet_distance(whole[2], whole[0]), rel=1e-6)
+
+
 def test_frechet_distance_of_fewer_images_than_features() -> None:
     draws = stream(1, "f")
     one, other = torch.randn(7, 20, generator=draws), torch.randn(40, 20, generator=draws) * 2 + 1

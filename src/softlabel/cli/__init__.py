@@ -57,15 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when the user can mend it, 3 when parts failed, 130 when interrupted."""
     _print_what_can_be_printed()
     words = tuple(sys.argv[1:] if argv is None else argv)
-    if words == ("--version",):
-        print(f"softlabel {__version__}")
-        return 0
     if words[:1] == ("lab",) and words[1:2] and not words[1].startswith("-") and words[1] not in STUDIES_OF_LABELS:
         print(f"error: {UnknownNameError('study of labels', words[1], STUDIES_OF_LABELS)}", file=sys.stderr)
         return USER_ERROR
     keep_freed_memory()
     progress = ConsoleProgress()
     try:
+        if words == ("--version",):
+            print(f"softlabel {__version__}", flush=True)
+            return 0
         command = _parsed(words)
         with warnings.catch_warnings(), _terminated_as_interrupted(), _interruptions_not_lost():
             warnings.showwarning = _show_warning

@@ -54,12 +54,9 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     means = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
     first, second = (side - side.mean(dim=0) for side in (one, other))
     first, second = first / (len(one) - 1) ** 0.5, second / (len(other) - 1) ** 0.5
-    if min(len(one), len(other)) < one.shape[1]:
-        # With C = X'X the trace of the root is the sum of singular values of X1 X2', small where images are few.
-        between = torch.linalg.svdvals(first @ second.T).sum()
-    else:
-        root = _root(first.T @ first)
-        between = torch.linalg.eigvalsh(root @ (second.T @ second) @ root).clamp_min(0).sqrt().sum()
+    # With C = X'X = R'R the trace of the root is the sum of singular values of X1 X2', and of R1 R2', which is small.
+    narrow = [torch.linalg.qr(side, mode="r").R for side in (first, second)]
+    between = torch.linalg.svdvals(narrow[0] @ narrow[1].T).sum()
     return float(means + first.square().sum() + second.square().sum() - 2 * between)
 
 
@@ -97,9 +94,3 @@ def nearest_real(images: Tensor, classes: Tensor, real: Split) -> Nearest:
                 index[place], distance[place] = members[closest.indices[nearer]], closest.values[nearer]
                 mirrored[place] = flipped
     return Nearest(index, distance, mirrored)
-
-
-def _root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T
-    return root

@@ -51,8 +51,8 @@ class HelloConfig(ProjectorConfig):
             set's (`train_set_labeler`; `train_labeler` looks at neither this nor the next).
         offset_epochs: of views of that set's images, over which the mean difference between the teachers' logits and
             the projector's is taken and stored per image, a byte per class; 0 stores none.
-        refit: whether the head is fitted anew over the same views, to how those of one image differ: for no bytes
-            more, labels are closer to the teachers' (where measured, students were no better for it).
+        refit: whether the head is fitted anew over the same views, to how those of one image differ: with enough
+            views, labels are closer to the teachers' for no bytes more (where measured, students were no better).
     """
 
     weight: float = 0.1
