@@ -54,9 +54,9 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     means = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
     first, second = (side - side.mean(dim=0) for side in (one, other))
     first, second = first / (len(one) - 1) ** 0.5, second / (len(other) - 1) ** 0.5
-    # With C = X'X = R'R the trace of the root is the sum of singular values of X1 X2', and of R1 R2', which is small.
-    narrow = [torch.linalg.qr(side, mode="r").R for side in (first, second)]
-    between = torch.linalg.svdvals(narrow[0] @ narrow[1].T).sum()
+    # With C = X'X the trace of the root is the sum of singular values of X1 X2', for X = QR those of R1 R2'.
+    short = [torch.linalg.qr(side, mode="r").R for side in (first, second)]
+    between = torch.linalg.svdvals(short[0] @ short[1].T).sum()
     return float(means + first.square().sum() + second.square().sum() - 2 * between)
 
 
