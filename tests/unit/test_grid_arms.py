@@ -305,5 +305,13 @@ def test_pairs_that_are_asked_for(comparison: Comparison) -> None:
     grid = replace(comparison, losses=("gift",), teachers=teachers)
     usual = [(f"a / {later} / gift", "a / t1 / gift") for later in teachers[1:]]
     assert pairs_of(grid) == usual
-    asked = replace(grid, pairs=(("teacher", "t3", "t2"), ("teacher", "t2", "t1")))
+    asked = replace(grid, pairs=(({"teacher": "t3"}, {"teacher": "t2"}), ({"teacher": "t2"}, {"teacher": "t1"})))
     assert pairs_of(asked) == [*usual, ("a / t3 / gift", "a / t2 / gift")]  # none twice
+
+
+def test_pairs_that_differ_on_two_axes(comparison: Comparison) -> None:
+    grid = replace(comparison, losses=("gift", "kl"), teachers=("t1", "t2"), labels=("online", "fixed"))
+    asked = replace(grid, pairs=(({"teacher": "t2", "labels": "online"}, {"teacher": "t1", "labels": "fixed"}),))
+    assert sorted({*pairs_of(asked)} - {*pairs_of(grid)}) == [
+        (f"a / t2 / online / {loss}", f"a / t1 / fixed / {loss}") for loss in ("gift", "kl")
+    ]

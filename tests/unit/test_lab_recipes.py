@@ -1,6 +1,7 @@
 """The studies of labels as recipes, and choices made on the selection split."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -200,7 +201,9 @@ def _arms(recipe: Recipe) -> list[Arm]:
 
 def test_every_regime_of_bytes_is_compared_with_full_labels() -> None:
     recipe = find_lab("bytes", LabSetting(labels=("online", FULL_LABELS, "fixed"), losses=("soft_ce",)))
-    assert recipe.comparison.pairs == (("labels", "online", FULL_LABELS), ("labels", "fixed", FULL_LABELS))
+    assert recipe.comparison.pairs == tuple(
+        ({"labels": labels}, {"labels": FULL_LABELS}) for labels in ("online", "fixed")
+    )
 
 
 def test_what_a_loss_is_not_tried_with_is_said() -> None:
@@ -221,11 +224,15 @@ def test_pools_follow_the_training() -> None:
     assert find_lab("bytes", LabSetting(epochs=1)).comparison.labels
 
 
-def test_parts_of_a_labeler_are_compared_with_the_one_before() -> None:
-    assert find_lab("hello", LabSetting(labeler="hello:backbone=clip:x")).comparison.pairs == (
-        ("teacher", "+ weak teachers", "probe"),
-        ("teacher", "+ low-rank updates", "+ weak teachers"),
-        ("teacher", "+ text head", "+ low-rank updates"),
+def test_parts_of_a_labeler_are_compared_with_the_one_before_and_full_labels() -> None:
+    recipe = find_lab("hello", LabSetting(labeler="hello:backbone=clip:x"))
+    parts = ("probe", "+ weak teachers", "+ low-rank updates", "+ text head")
+    assert recipe.comparison.pairs[:3] == tuple(
+        ({"teacher": later}, {"teacher": before}) for before, later in pairwise(parts)
+    )
+    full = {"teacher": "weak teachers", "labels": FULL_LABELS}
+    assert recipe.comparison.pairs[3:] == tuple(
+        ({"teacher": name, "labels": "online"}, full) for name in ("last epoch", *parts)
     )
     one = find_lab("hello", LabSetting(stops=(8,)))
     assert [labeler.name for labeler in one.labelers] == ["weak teachers", "probe", "+ low-rank updates"]
@@ -291,11 +298,9 @@ def test_labelers_of_one_set_are_parts_of_their_own() -> None:
     assert offset.hello == replace(text.hello, set_epochs=60, offset_epochs=30)
     assert refit.hello == replace(text.hello, set_epochs=60, offset_epochs=30, refit=True)
     assert not text.hello.of_set
-    assert recipe.comparison.pairs[-3:] == (
-        ("teacher", "+ the set's own images", "+ text head"),
-        ("teacher", "+ an offset per image", "+ the set's own images"),
-        ("teacher", "+ head refitted", "+ an offset per image"),
-    )
+    names = [one.name for one in (text, own, offset, refit)]
+    before = [({"teacher": later}, {"teacher": earlier}) for earlier, later in pairwise(names)]
+    assert all(pair in recipe.comparison.pairs for pair in before)
     alone = find_lab("hello", LabSetting(labeler="hello:offset_epochs=5", parts=("low-rank", "offset")))
     assert [one.hello.set_epochs for one in alone.labelers if one.hello] == [0, 0]
     for spec, parts in (("set_epochs=2", "low-rank"), ("offset_epochs=2", "low-rank")):
@@ -320,8 +325,8 @@ def test_experts_may_be_trained_as_teachers_are() -> None:
 
 def test_ensembles_are_compared_with_one_expert_of_their_epoch() -> None:
     assert find_lab("ensembles", LabSetting(stops=(4,))).comparison.pairs == (
-        ("teacher", "2 experts of epoch 4", "1 expert of epoch 4"),
-        ("teacher", "3 experts of epoch 4", "1 expert of epoch 4"),
+        ({"teacher": "2 experts of epoch 4"}, {"teacher": "1 expert of epoch 4"}),
+        ({"teacher": "3 experts of epoch 4"}, {"teacher": "1 expert of epoch 4"}),
     )
 
 

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from softlabel.core import StoreError
+from softlabel.lab import FULL_LABELS
 from softlabel.report import (
+    REGIME_COLUMNS,
     RESULT_COLUMNS,
     VERDICT_COLUMNS,
     csv_table,
     headline,
     markdown_table,
+    regime_table,
     result_table,
     verdict_table,
 )
@@ -222,6 +225,30 @@ def test_markdown_tables_have_one_line_per_row_whatever_the_names() -> None:
     assert len(lines) == 2 + 5 + 1 + 2 + 1
     assert lines[5].startswith("| a\\|b &lt;script>\\*x\\*&lt;/script> (baseline) |")
     assert "+16.2" in lines[-1]
+
+
+def test_a_study_of_bytes_tells_what_is_kept_of_full_labels() -> None:
+    meta = make_meta(("rded / gift", "rded / ce", -0.04, "worse"))
+    assert regime_table(meta) == []
+    meta["plots"] = [{"kind": "bytes"}]
+    for arm, labels, stored in ((meta["arms"][0], "replay+int4", 500), (meta["arms"][2], FULL_LABELS, 2000)):
+        arm["axes"] = {
+            "set": "rded",
+            "teacher": "t",
+            "student": "s",
+            "optimizer": "o",
+            "loss": "gift",
+            "labels": labels,
+        }
+        arm |= {"final": make_score(0.76 if stored == 500 else 0.8)}
+        arm["bytes"] |= {"labels": stored, "labeler": 0}
+    few, full = regime_table(meta)
+    assert few.cells[:2] == ("rded", "replay+int4 ★")
+    assert (few.kept, few.smaller, full.kept, full.kept_interval) == ("95.0", "4", "100.0", "—")
+    low, high = (100 * (0.8 + meta["comparisons"][0]["difference"][end]) / 0.8 for end in ("low", "high"))
+    assert few.kept_interval == f"{low:.1f} to {high:.1f}"
+    assert len(few.cells) == len(REGIME_COLUMNS)
+    assert f"| {few.kept} | {few.kept_interval} |" in markdown_table(meta)
 
 
 def test_a_comparison_of_an_unknown_arm_is_refused() -> None:

@@ -5,14 +5,15 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 
 from softlabel.cli._options import Data, Machine, Session, Teachers, regime_alone
-from softlabel.cli._output import print_json, print_plan, print_table
-from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, SoftlabelWarning, count_of
+from softlabel.cli._output import print_json, print_plan
+from softlabel.cli._studies import show_study
+from softlabel.core import ConfigError, Dataset, DatasetInfo, DistilledSet, SoftlabelWarning
 from softlabel.distill import check_images, plain_sampling
 from softlabel.evaluation import (
     STACK_SIZE,
@@ -39,10 +40,9 @@ from softlabel.evaluation import (
     timed_family,
 )
 from softlabel.generate import load_generator
-from softlabel.lab import choices
 from softlabel.labels import FixedLabels, load_labels
 from softlabel.recipes import find_recipe
-from softlabel.report import RESULT_COLUMNS, VERDICT_COLUMNS, headline, result_table, verdict_table, write_report
+from softlabel.report import write_report
 from softlabel.store import Store, is_complete, load_distilled, read_artifact
 from softlabel.training import Execution, Teacher, resolve_stack
 
@@ -339,49 +339,6 @@ def _known(sets: Iterable[Path], teachers: Sequence[Teacher]) -> DatasetInfo | N
         if is_complete(path):
             return load_distilled(path).info
     return teachers[0].info if teachers else None
-
-
-def show_study(study: Path, as_json: bool) -> bool:
-    """Write the report, and end with the result table, the verdicts and the report's path.
-
-    Returns:
-        whether every student of the study was trained.
-    """
-    files = write_report(study)
-    meta = read_artifact(study, "study").meta
-    if as_json:
-        print_json({"study": str(study), "report": str(files.html), "table": str(files.csv), **meta})
-        return not any(arm.get("failed") for arm in meta["arms"])
-    shown = [column for column in RESULT_COLUMNS if column not in ("labels", "loss", "train time")]
-    keep = [RESULT_COLUMNS.index(column) for column in shown]
-    rows = [tuple(row.cells[position] for position in keep) for row in result_table(meta)]
-    print_table(meta["title"], shown, rows, numbers=len(shown) - 1)
-    if meta["comparisons"]:
-        print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
-    _show_choices(meta)
-    print(headline(meta))
-    _show_failures(meta)
-    print(f"study:  {study}")
-    print(f"report: {files.html}")
-    return not any(arm.get("failed") for arm in meta["arms"])
-
-
-def _show_choices(meta: dict[str, Any]) -> None:
-    rows = [
-        (one.set, one.loss, ", ".join(one.chosen), f"{100 * one.accuracy:.1f}", f"{100 * one.best_accuracy:.1f}")
-        for one in choices(meta)
-    ]
-    if rows:
-        columns = ("set", "loss", "chosen on the selection split", "accuracy, %", "best on test, %")
-        print_table("What would have been chosen", columns, rows, numbers=2)
-
-
-def _show_failures(meta: dict[str, Any]) -> None:
-    failed = [(arm["name"], entry["seed"], entry["error"]) for arm in meta["arms"] for entry in arm.get("failed", ())]
-    for name, seed, error in failed:
-        print(f"failed: {name}, seed {seed}: {error}")
-    if failed:
-        print(f"{count_of(len(failed), 'student')} failed. To train them again: the same command with --retry")
 
 
 def _family(options: SetOptions, data: Dataset, comparison: Comparison, store: Store, execution: Execution) -> SetPaths:

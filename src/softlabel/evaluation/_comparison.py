@@ -49,8 +49,8 @@ class Comparison:
         selection: choose among the arms on the selection split, which the data must have.
         keep: which of all these arms there are: those that agree with one of these, each the values allowed on some
             axes; none: all.
-        pairs: arms to be compared beside those that always are: (axis, a value, the one it is compared with), all else
-            equal.
+        pairs: arms to be compared beside those that always are: the values that one has on some axes, and the other
+            that it is compared with; all else is equal.
         notes: what the report has to say beside the numbers.
         per_class: tell every arm's accuracy per class too.
         full_epochs: epochs of the full-data baseline with hard labels; 0 leaves it out.
@@ -71,7 +71,7 @@ class Comparison:
     steps: int = 0
     selection: bool = False
     keep: tuple[Mapping[str, Sequence[str]], ...] = ()
-    pairs: tuple[tuple[str, str, str], ...] = ()
+    pairs: tuple[tuple[Mapping[str, str], Mapping[str, str]], ...] = ()
     notes: tuple[str, ...] = ()
     per_class: bool = False
     full_epochs: int = 0

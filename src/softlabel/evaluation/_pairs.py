@@ -40,11 +40,11 @@ def compare_arms(
     for axis in ("loss", "set", "optimizer", "teacher", "labels"):
         for family in _families(found, axis, sizes):
             pairs += [(later, earlier) for earlier, later in _family_pairs(family, axis, main)]
-    for axis, value, other in comparison.pairs:
+    for own, other in comparison.pairs:
         pairs += [
             (later, earlier) for later in found for earlier in found
-            if (later.axes[axis], earlier.axes[axis]) == (value, other)
-            and all(later.axes[rest] == earlier.axes[rest] for rest in AXES if rest != axis)
+            if own.items() <= later.axes.items() and other.items() <= earlier.axes.items()
+            and all(later.axes[rest] == earlier.axes[rest] for rest in AXES if rest not in {*own, *other})
             and later.seen == earlier.seen
         ]  # fmt: skip
 

@@ -99,7 +99,10 @@ def ensembles(setting: LabSetting) -> Recipe:
         losses=("soft_ce",),
         labelers=labelers,
         pairs=tuple(
-            ("teacher", experts(size, epoch), experts(1, epoch)) for epoch in stops for size in sizes if size > 1
+            ({"teacher": experts(size, epoch)}, {"teacher": experts(1, epoch)})
+            for epoch in stops
+            for size in sizes
+            if size > 1
         ),
         plots=({"kind": "bars", "title": "Experts", "group": "set", "bar": "teacher"},),
     )
@@ -275,7 +278,7 @@ def bytes_(setting: LabSetting) -> Recipe:
         epochs=(stop,),
         keep=kept_arms(specs, losses, [options.name for options in whole], [options.name for options in lossy]),
         notes=tuple(left_out(specs, losses)),
-        pairs=tuple(("labels", spec, FULL_LABELS) for spec in specs if spec != FULL_LABELS),
+        pairs=tuple(({"labels": spec}, {"labels": FULL_LABELS}) for spec in specs if spec != FULL_LABELS),
         plots=({"kind": "bytes"},),
     )
     # Full labels are those of every view, whatever pool a protocol has of its own.
@@ -308,7 +311,11 @@ def hello(setting: LabSetting) -> Recipe:
             {"labels": ("online",), **random},
             {"labels": ("online",), "teacher": (last,)},  # patches, before and after their update
         ),
-        pairs=tuple(("teacher", later.name, earlier.name) for earlier, later in pairwise(taught)),
+        pairs=(
+            *(({"teacher": later.name}, {"teacher": earlier.name}) for earlier, later in pairwise(taught)),
+            *(({"teacher": one.name, "labels": "online"}, {"teacher": FULL, "labels": full}) for one in labelers
+              if one.name != FULL),
+        ),
         plots=({"kind": "bytes"}, {"kind": "bars", "title": "Labelers", "group": "teacher", "bar": "loss",
                                    "where": {"labels": ["online", "hard"]}}),
     )  # fmt: skip

@@ -23,6 +23,20 @@ _WORDS = {
 _FORMS = {"png": "PNG", "webp": "lossless WebP", "raw": "plain pixels (safetensors)"}
 
 
+REGIME_COLUMNS = (
+    "set",
+    "labels (★ on the Pareto front)",
+    "who labels",
+    "loss",
+    "accuracy, %",
+    "of full labels', %",
+    "95 % interval of that",
+    "times fewer label bytes",
+    "labels and labeler",
+    "total",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegimeRow:
     """One regime in text."""
@@ -34,6 +48,7 @@ class RegimeRow:
     accuracy: str
     interval: str
     kept: str
+    kept_interval: str
     smaller: str
     images: int
     label_bytes: int
@@ -41,6 +56,14 @@ class RegimeRow:
     total: int
     public: int
     front: bool
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, under `REGIME_COLUMNS`."""
+        labels = f"{self.labels} ★" if self.front else self.labels
+        bytes_ = (human_bytes(size) for size in (self.label_bytes + self.labeler, self.total))
+        shown = (self.accuracy, self.kept, self.kept_interval, self.smaller)
+        return (self.set, labels, self.teacher, self.loss, *shown, *bytes_)
 
 
 def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
@@ -52,8 +75,9 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
             teacher="" if one.teacher == "none" else one.teacher,
             loss=one.loss,
             accuracy=percent(one.accuracy),
-            interval=NO_VALUE if one.low is None or one.high is None else f"{percent(one.low)} to {percent(one.high)}",
+            interval=_between(one.low, one.high),
             kept=NO_VALUE if one.kept is None else percent(one.kept),
+            kept_interval=_between(one.kept_low, one.kept_high),
             smaller=NO_VALUE
             if one.smaller is None
             else f"{one.smaller:,.0f}"
@@ -68,6 +92,10 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
         )
         for one in regimes
     ]
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return NO_VALUE if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
 def image_forms(entry: SetFacts) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, ArmBytes, Comparison, Score, parse_facts
+from softlabel.report._frontier import REGIME_COLUMNS, RegimeRow, regime_rows
 from softlabel.report._text import NO_VALUE, arm_note, duration, interval, plus_minus, points, seed_count
 
 RESULT_COLUMNS = (
@@ -146,12 +147,24 @@ def verdict_row(comparison: Comparison) -> VerdictRow:
     )
 
 
+def regime_table(meta: Mapping[str, Any]) -> list[RegimeRow]:
+    """One row per arm of a study of bytes, by these, beside what full labels make; none for other studies.
+
+    Raises:
+        StoreError: `meta` is no study manifest.
+    """
+    return regime_rows(parse_facts(meta).regimes)
+
+
 def markdown_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] | None = None) -> str:
-    """The result table and, when there are comparisons, the verdict table, as Markdown."""
+    """The result table and, where there are some, label regimes by their bytes and the verdicts, as Markdown."""
     results = [row.cells for row in result_table(meta, train_seconds)]
-    verdicts = [row.cells for row in verdict_table(meta)]
-    text = _markdown(RESULT_COLUMNS, results, left=3)
-    return f"{text}\n{_markdown(VERDICT_COLUMNS, verdicts, left=2)}" if verdicts else text
+    tables = [_markdown(RESULT_COLUMNS, results, left=3)]
+    if regimes := [row.cells for row in regime_table(meta)]:
+        tables.append(_markdown(REGIME_COLUMNS, regimes, left=4))
+    if verdicts := [row.cells for row in verdict_table(meta)]:
+        tables.append(_markdown(VERDICT_COLUMNS, verdicts, left=2))
+    return "\n".join(tables)
 
 
 def csv_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] | None = None) -> str:
