@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -95,6 +96,20 @@ def test_a_table_in_a_pipe_keeps_every_cell(capsys: pytest.CaptureFixture[str]) 
     assert "Results [bold]" in out
     assert all(cell in out for row in rows for cell in row)
     assert "\x1b" not in out
+
+
+def test_heads_of_numbers_are_folded_in_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "60"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    names, cells = ("gift on random images", "ce on random images"), ("93.7 to 98.6", "104", "1.15 MB")
+    columns = ("arm", "95 % interval of that", "times fewer bytes", "labels and labeler")
+    print_table("T", columns, [(name, *cells) for name in names], numbers=3)
+    out = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
+    assert all(text in out for text in (*names, *cells, "95 %", "interval of", "labeler"))  # none cut short or folded
+    assert max(map(len, out.splitlines())) <= 60
 
 
 def test_square_brackets_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:

@@ -315,3 +315,18 @@ def test_pairs_that_differ_on_two_axes(comparison: Comparison) -> None:
     assert sorted({*pairs_of(asked)} - {*pairs_of(grid)}) == [
         (f"a / t2 / online / {loss}", f"a / t1 / fixed / {loss}") for loss in ("gift", "kl")
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ({"teacher": "t2"}, {"labels": "fixed"}),
+        ({"teacher": "t2", "labels": "online"}, {"teacher": "t1"}),
+        ({"tutor": "t2"}, {"tutor": "t1"}),
+        ({"teacher": "t2"}, {"teacher": "t2"}),
+        ({}, {}),
+    ],
+)
+def test_pairs_that_compare_nothing(comparison: Comparison, own: dict[str, str], other: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="on the same of the axes set, teacher, labels, student, optimizer, loss"):
+        replace(comparison, pairs=((own, other),))

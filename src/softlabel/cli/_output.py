@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -33,15 +34,23 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     """A table on stdout; the last `numbers` columns are right-aligned."""
     # Text, not str: rich would read square brackets as markup, and :words: as emoji.
     table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold")
+    console, lines = Console(file=sys.stdout), list(rows)
     for position, column in enumerate(columns):
         right = position >= len(columns) - numbers
-        table.add_column(Text(column), justify="right" if right else "left", no_wrap=right)
-    for row in rows:
+        folded = right and console.is_terminal
+        head = _folded(column, [row[position] for row in lines]) if folded else column
+        table.add_column(Text(head), justify="right" if right else "left", no_wrap=right)
+    for row in lines:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(file=sys.stdout)
     # A pipe has no width of its own: tables of numbers get all they need, so that no name or number is folded away.
     console.width = console.width if console.is_terminal else 10_000 if numbers else 160
     console.print(table)
+
+
+def _folded(head: str, cells: Sequence[str]) -> str:
+    """A column's head in as many lines as make it no wider than the column has to be."""
+    width = max((len(text) for text in (*head.split(), *cells)), default=1)
+    return "\n".join(wrap(head, width, break_on_hyphens=False))
 
 
 def print_plan(lines: Sequence[PlanLine], execution: Execution, as_json: bool, *, report: bool = False) -> None:

@@ -1,5 +1,6 @@
 """How commands that train students end: the tables of their study, its findings, and where it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from softlabel.report import (
     REGIME_COLUMNS,
     RESULT_COLUMNS,
     VERDICT_COLUMNS,
+    RegimeRow,
     headline,
+    regime_notes,
     regime_table,
     result_table,
     verdict_table,
@@ -34,8 +37,7 @@ def show_study(study: Path, as_json: bool) -> bool:
     keep = [RESULT_COLUMNS.index(column) for column in shown]
     rows = [tuple(row.cells[position] for position in keep) for row in result_table(meta)]
     print_table(meta["title"], shown, rows, numbers=len(shown) - 1)
-    if regimes := [row.cells for row in regime_table(meta)]:
-        print_table("What the bytes buy", REGIME_COLUMNS, regimes, numbers=6)
+    _show_regimes(regime_table(meta))
     if meta["comparisons"]:
         print_table("Paired by seed", VERDICT_COLUMNS, [row.cells for row in verdict_table(meta)])
     _show_choices(meta)
@@ -44,6 +46,19 @@ def show_study(study: Path, as_json: bool) -> bool:
     print(f"study:  {study}")
     print(f"report: {files.html}")
     return not any(arm.get("failed") for arm in meta["arms"])
+
+
+def _show_regimes(regimes: Sequence[RegimeRow]) -> None:
+    """What is kept of full labels' accuracy, for which bytes; accuracies and totals are in the result table above."""
+    if not regimes:
+        return
+    named = {"set": {row.set for row in regimes}, "who labels": {row.teacher for row in regimes} - {""},
+             "loss": {row.loss for row in regimes}}  # fmt: skip
+    told = {"accuracy, %", "total", *(column for column, values in named.items() if len(values) < 2)}
+    keep = [position for position, column in enumerate(REGIME_COLUMNS) if column not in told]
+    rows = [[row.cells[position] for position in keep] for row in regimes]
+    print_table("What the bytes buy", [REGIME_COLUMNS[position] for position in keep], rows, numbers=4)
+    print(" ".join(regime_notes(regimes)))
 
 
 def _show_choices(meta: dict[str, Any]) -> None:

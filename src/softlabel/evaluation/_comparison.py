@@ -50,7 +50,7 @@ class Comparison:
         keep: which of all these arms there are: those that agree with one of these, each the values allowed on some
             axes; none: all.
         pairs: arms to be compared beside those that always are: the values that one has on some axes, and the other
-            that it is compared with; all else is equal.
+            that it is compared with, on the same axes (of `AXES`); all else is equal.
         notes: what the report has to say beside the numbers.
         per_class: tell every arm's accuracy per class too.
         full_epochs: epochs of the full-data baseline with hard labels; 0 leaves it out.
@@ -102,6 +102,12 @@ class Comparison:
             )
         if self.steps < 0:
             raise ConfigError(f"The number of class-incremental steps must be 1 or more. Got {self.steps} instead.")
+        for own, other in self.pairs:
+            if own.keys() != other.keys() or not own.keys() <= {*AXES} or own == other:
+                raise ConfigError(
+                    f"Both sides of a pair must have values, different ones, on the same of the axes "
+                    f"{', '.join(AXES)}. Got {dict(own)} and {dict(other)}."
+                )
 
     def _check_labels(self) -> None:
         for loss in self.losses:

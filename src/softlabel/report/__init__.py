@@ -1,7 +1,7 @@
 """Studies as reports: one HTML file that opens offline, CSV, Markdown, rows for a console. Never trains."""
 
 from softlabel.report._facts import ArmBytes, Score
-from softlabel.report._frontier import REGIME_COLUMNS, RegimeRow
+from softlabel.report._frontier import REGIME_COLUMNS, RegimeRow, regime_notes
 from softlabel.report._headline import headline
 from softlabel.report._page import render_html
 from softlabel.report._tables import (
@@ -30,6 +30,7 @@ __all__ = [
     "csv_table",
     "headline",
     "markdown_table",
+    "regime_notes",
     "regime_table",
     "render_html",
     "result_table",

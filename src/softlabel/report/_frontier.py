@@ -25,13 +25,13 @@ _FORMS = {"png": "PNG", "webp": "lossless WebP", "raw": "plain pixels (safetenso
 
 REGIME_COLUMNS = (
     "set",
-    "labels (★ on the Pareto front)",
+    "labels",
     "who labels",
     "loss",
     "accuracy, %",
     "of full labels', %",
     "95 % interval of that",
-    "times fewer label bytes",
+    "times fewer bytes",
     "labels and labeler",
     "total",
 )
@@ -92,6 +92,25 @@ def regime_rows(regimes: Sequence[Regime]) -> list[RegimeRow]:
         )
         for one in regimes
     ]
+
+
+def regime_notes(rows: Sequence[RegimeRow]) -> list[str]:
+    """What the table of regimes has to say beside its numbers, in sentences."""
+    notes = [
+        "A star: on the Pareto front.",
+        "Full labels are every logit of every view in 16 bits (replay+fp16), under the same loss on the same set; the "
+        "share of their accuracy has the 95 % interval of the difference paired by seed, over full labels' mean, which "
+        "is taken as exact.",
+        "Labels and labeler count towards times fewer.",
+        "A dash: full labels were not tried there, failed, or taught too little above chance for a share of them to "
+        "mean anything; there are no bytes of labels; or one seed has no interval.",
+    ]
+    if public := max((row.public for row in rows), default=0):
+        notes.append(
+            f"Public weights that a labeler is built on ({human_bytes(public)}) are in no total: everybody can get "
+            f"them, or make them again from their recipe."
+        )
+    return notes
 
 
 def _between(low: float | None, high: float | None) -> str:

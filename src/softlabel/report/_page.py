@@ -18,7 +18,7 @@ from softlabel.report._classes import classes_figure, entropy_figure
 from softlabel.report._continual import continual_figure, continual_keys, continual_rows
 from softlabel.report._facts import Arm, LabelShown, SetFacts, StudyFacts
 from softlabel.report._figure import Figure
-from softlabel.report._frontier import frontier_figure, frontier_keys, image_forms, regime_rows
+from softlabel.report._frontier import frontier_figure, frontier_keys, image_forms, regime_notes, regime_rows
 from softlabel.report._headline import best_arm, finding, headline_of, tally
 from softlabel.report._palette import MARKS, Palette
 from softlabel.report._panels import panels
@@ -152,7 +152,8 @@ def _frontier(facts: StudyFacts) -> FrontierView | None:
     if not found:
         return None
     return FrontierView(
-        rows=regime_rows(found),
+        rows=(rows := regime_rows(found)),
+        notes=regime_notes(rows),
         keys=frontier_keys(found),
         plot=_plot("frontier", frontier_figure(found)),
         forms=[image_forms(entry) for entry in facts.sets if entry.image_forms],

@@ -102,6 +102,7 @@ class FrontierView:
     """Accuracy over bytes as shown."""
 
     rows: Sequence[RegimeRow]
+    notes: Sequence[str]
     keys: Sequence[GridKey]
     plot: Markup
     forms: Sequence[str]

@@ -8,7 +8,7 @@ from typing import Any
 
 from softlabel.core import human_bytes
 from softlabel.report._facts import Arm, ArmBytes, Comparison, Score, parse_facts
-from softlabel.report._frontier import REGIME_COLUMNS, RegimeRow, regime_rows
+from softlabel.report._frontier import REGIME_COLUMNS, RegimeRow, regime_notes, regime_rows
 from softlabel.report._text import NO_VALUE, arm_note, duration, interval, plus_minus, points, seed_count
 
 RESULT_COLUMNS = (
@@ -148,7 +148,9 @@ def verdict_row(comparison: Comparison) -> VerdictRow:
 
 
 def regime_table(meta: Mapping[str, Any]) -> list[RegimeRow]:
-    """One row per arm of a study of bytes, by these, beside what full labels make; none for other studies.
+    """The arms of a study of bytes of which no seed failed, by their bytes, beside what full labels make of them.
+
+    None for other studies, and none for baselines.
 
     Raises:
         StoreError: `meta` is no study manifest.
@@ -160,8 +162,9 @@ def markdown_table(meta: Mapping[str, Any], train_seconds: Mapping[str, float] |
     """The result table and, where there are some, label regimes by their bytes and the verdicts, as Markdown."""
     results = [row.cells for row in result_table(meta, train_seconds)]
     tables = [_markdown(RESULT_COLUMNS, results, left=3)]
-    if regimes := [row.cells for row in regime_table(meta)]:
-        tables.append(_markdown(REGIME_COLUMNS, regimes, left=4))
+    if regimes := regime_table(meta):
+        notes = markdown_text(" ".join(regime_notes(regimes)))
+        tables += [f"What the bytes buy: {notes}\n", _markdown(REGIME_COLUMNS, [row.cells for row in regimes], left=4)]
     if verdicts := [row.cells for row in verdict_table(meta)]:
         tables.append(_markdown(VERDICT_COLUMNS, verdicts, left=2))
     return "\n".join(tables)
