@@ -30,3 +30,7 @@ lab hello --experts teacher --expert-epochs 8 \
   --losses ce gift
 softlabel clip --data tiny-imagenet-200 --image-size 32x32 --width 128 --depth 4 --heads 4 --epochs 8 --out "$store/clip-tiny"
 lab hello --labeler "hello:backbone=clip:$store/clip-tiny,size=32,epochs=4"
+softlabel clip --data cifar10 --width 128 --depth 4 --heads 4 --epochs 8 --out "$store/clip-cifar"
+lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
+  --labeler "hello:backbone=clip:$store/clip-cifar,size=32,rank=32,epochs=3,text=false,offset_epochs=30" --parts offset \
+  --losses gift --epochs 150
