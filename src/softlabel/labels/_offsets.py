@@ -1,5 +1,6 @@
 """Offsets per image, and the head that goes with them: what follows the teachers best on views of given images."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
+from softlabel.core import SoftlabelWarning
 from softlabel.labels._projector import Projector
 
 RIDGES = (*(10 ** (third / 3) for third in range(-9, 7)), float("inf"))
@@ -59,7 +61,9 @@ class Observed:
 
 
 def refit_head(projector: Projector, seen: Observed, views: int) -> Tensor:
-    """Set a projector's head to what, at its rank, best tells how the views of one image differ, where they do.
+    """Set a projector's head to what, at its rank, best tells how the views of one image differ.
+
+    Where they do not, it stays as it was, with a `SoftlabelWarning`.
 
     Args:
         seen: by this projector, of `views` views of each image; of a head that takes its logits' mean off, less theirs.
@@ -70,6 +74,12 @@ def refit_head(projector: Projector, seen: Observed, views: int) -> Tensor:
     sums, device = seen.sums, projector.bias.device
     change, within = within_least_squares(sums, views)
     if within.trace() <= SAME * sums["gram"].trace():
+        warnings.warn(
+            "The views of each image are alike: the head stays as it was, and refit (--refit) changes nothing. Augment "
+            "them (views=gift), or leave refit out.",
+            SoftlabelWarning,
+            stacklevel=3,
+        )
         return seen.lack(views)
     update = projector.head_update.cpu().double().T + change
     if projector.centred:  # of what it takes off, no rank is to be spent on
