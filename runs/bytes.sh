@@ -34,3 +34,6 @@ softlabel clip --data cifar10 --width 128 --depth 4 --heads 4 --epochs 8 --out "
 lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
   --labeler "hello:backbone=clip:$store/clip-cifar,size=32,rank=32,epochs=3,text=false,offset_epochs=30" --parts offset \
   --losses gift --epochs 150
+lab hello --data tiny-imagenet-200 --image-size 32x32 --experts teacher --expert-epochs 20 \
+  --labeler "hello:backbone=clip:$store/clip-cifar,size=32,rank=36,epochs=12,text=false,offset_epochs=30,refit=true" \
+  --parts offset refit --losses gift --epochs 150
