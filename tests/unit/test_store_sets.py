@@ -37,7 +37,7 @@ def distilled(data: Dataset, ipc: int = 2) -> DistilledSet:
     )
 
 
-def same_but_bytes(one: DistilledSet, two: DistilledSet) -> None:
+def assert_same_but_bytes(one: DistilledSet, two: DistilledSet) -> None:
     assert torch.equal(one.images, two.images)
     assert torch.equal(one.targets, two.targets)
     for name in ("info", "method", "ipc", "seed", "factor", "provenance", "digest"):
@@ -48,8 +48,8 @@ def same_but_bytes(one: DistilledSet, two: DistilledSet) -> None:
 def test_lossless_sets_read_back(storage: str, data: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     made = distilled(request.getfixturevalue(data))
     stored = save_distilled(made, tmp_path / "set", storage)
-    same_but_bytes(stored, made)
-    same_but_bytes(load_distilled(tmp_path / "set"), made)
+    assert_same_but_bytes(stored, made)
+    assert_same_but_bytes(load_distilled(tmp_path / "set"), made)
     assert read_artifact(tmp_path / "set", "distilled").meta["storage"] == storage
 
 
@@ -101,7 +101,7 @@ def test_images_lie_in_class_folders_and_their_bytes_are_counted(
 def test_the_order_of_the_set_is_kept_even_when_classes_are_not_sorted(tiny_data: Dataset, tmp_path: Path) -> None:
     made = distilled(tiny_data)
     mixed = replace(made, images=made.images.flip(0), targets=made.targets.flip(0))
-    same_but_bytes(save_distilled(mixed, tmp_path / "set"), mixed)
+    assert_same_but_bytes(save_distilled(mixed, tmp_path / "set"), mixed)
 
 
 def test_nothing_in_a_set_is_pickled(tiny_data: Dataset, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def refit_head(projector: Projector, seen: Observed, views: int) -> Tensor:
     if within.trace() <= SAME * sums["gram"].trace():
         warnings.warn(
             "The views of each image are alike: the head stays as it was, and refit (--refit) changes nothing. Augment "
-            "them (views=gift), or leave refit out.",
+            "them (--views gift), or leave refit out.",
             SoftlabelWarning,
             stacklevel=3,
         )
